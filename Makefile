@@ -1,0 +1,81 @@
+# sevlab: a few verbs. `make lab` and `make test` do all their own set-up.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+STAMP  := $(VENV)/.complete
+SHARE  := $(VENV)/share/jupyter/lab/settings/overrides.d
+ARGS   ?=
+
+DEBIAN := libvirt-clients-qemu python3-lxml python3-cryptography ovmf chromium swtpm
+MEASURE := 0.0.9 0.0.13
+
+export MPLBACKEND = agg
+export PYTHONHASHSEED = 0
+
+.PHONY: help setup lab test bench docs lint laws judges coverage clean
+
+help:  ## what can be made
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+# pip and setuptools are asked for by range, not upgraded: a second run needs no network.
+$(STAMP): pyproject.toml widgets/sevlab.json
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "sevlab needs Python 3.11 or newer, and $(PYTHON) is older; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check 'pip>=25.1' 'setuptools>=77.0.3'
+	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation --editable '.[lab,test,dev]'
+	@mkdir -p $(SHARE) && cp widgets/sevlab.json $(SHARE)/
+	@touch $@
+
+setup: $(STAMP)  ## the virtual environment in .venv, complete
+
+lab: $(STAMP)  ## JupyterLab, opened on the course (ARGS="--no-browser --port 9999" passes through)
+	@env -u MPLBACKEND $(PY) -m sevlab lab $(ARGS)
+
+test: $(STAMP)  ## every test; ARGS="-k launch" passes through to pytest
+	$(PY) -m pytest $(ARGS)
+	@if [ -z "$(ARGS)" ] && ls notebooks/*.ipynb >/dev/null 2>&1; then \
+	  set -x; $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	    --nbval-sanitize-with=tests/nbval_sanitize.cfg -W default -p no:cacheprovider notebooks; fi
+
+bench: $(STAMP)  ## speed and memory beside their limits; JSON=FILE writes the figures
+	JSON="$(JSON)" $(PY) tests/benchmarks/harness.py $(ARGS)
+
+docs: $(STAMP)  ## the book, in notebooks/_build/html
+	@$(PY) -c 'import myst_nb' 2>/dev/null || $(PY) -m pip install --quiet --no-build-isolation --editable '.[docs]'
+	$(PY) -m sphinx -W -b html -c notebooks notebooks notebooks/_build/html
+
+lint: $(STAMP)  ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+
+laws: $(STAMP)  ## the property tests, longer and with fresh examples
+	HYPOTHESIS_PROFILE=laws $(PY) -m pytest -m hypothesis $(ARGS)
+
+coverage: $(STAMP)  ## write notebooks/reference/coverage.md from the tables
+	$(PY) -m sevlab.cli.coverage
+
+# Foreign tools whose verdict the tests ask for. What cannot be had prints `absent`,
+# which is a failure only under SEVLAB_REQUIRE_TOOLS=1.
+judges:  ## fetch the foreign tools that judge sevlab
+	@missing=; for package in $(DEBIAN); do dpkg -s $$package >/dev/null 2>&1 || missing="$$missing $$package"; done; \
+	if [ -n "$$missing" ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
+	    || echo "apt-get could not install:$$missing" >&2; \
+	fi
+	@for version in $(MEASURE); do folder=.judges/sev-snp-measure-$$version; \
+	  test -x $$folder/bin/sev-snp-measure || { $(PYTHON) -m venv $$folder && \
+	    $$folder/bin/python -m pip install --quiet --disable-pip-version-check sev-snp-measure==$$version; } \
+	    || echo "pip could not install sev-snp-measure $$version" >&2; \
+	done
+	@absent=0; for package in $(DEBIAN); do \
+	  if dpkg -s $$package >/dev/null 2>&1; then answer=ok; else answer=absent; absent=1; fi; printf '%-28s%s\n' $$package $$answer; done; \
+	for version in $(MEASURE); do \
+	  if [ -x .judges/sev-snp-measure-$$version/bin/sev-snp-measure ]; then answer=ok; else answer=absent; absent=1; fi; \
+	  printf '%-28s%s\n' sev-snp-measure-$$version $$answer; done; \
+	if [ $$absent = 1 ] && [ "$$SEVLAB_REQUIRE_TOOLS" = 1 ]; then echo "a judge is absent and SEVLAB_REQUIRE_TOOLS=1" >&2; exit 1; fi
+
+clean:  ## remove what the other targets made, but for the judges
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis notebooks/_build

@@ -1,0 +1,285 @@
+"""The guest owner's verbs: session, measurement, secret, vmsa. They need no machine, only what it said.
+
+Their forms are sevctl's (https://github.com/virtee/sevctl), so that its users feel at home.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from sevlab.abi import ovmf
+from sevlab.abi.cert import SevCert
+from sevlab.abi.hashes import kernel_hashes
+from sevlab.abi.sev import POLICY_ES
+from sevlab.abi.vmsa import BSP_EIP, Segment, Vmsa, signature, vmsa_page
+from sevlab.cli.files import Failed, Misused, blob, blob_or_text, firmware, number, policy, read, save
+from sevlab.wire import Wire
+
+BYTE = 0xFF
+VMSA = Vmsa.SIZE
+
+
+def add(verbs: Any) -> None:
+    """Put the owner's verbs on the command line."""
+    verb = verbs.add_parser("session", help="make a launch session for a platform")
+    verb.add_argument("pdh", metavar="PDH", help="the platform's PDH certificate, or a chain file that begins with it")
+    verb.add_argument("word", nargs="?", metavar="POLICY", help="the policy, as sevctl takes it")
+    verb.add_argument("-n", "--name", default="vm", metavar="N", help="prefix of the four files (default: vm)")
+    verb.add_argument("--policy", type=policy, metavar="P", help="the guest's policy, decimal or 0x")
+    verb.add_argument("--shape", choices=("sevctl", "sev-tool"), default="sevctl", help="whose form the owner's certificate has")
+    verb.add_argument("--owner-seed", type=number("owner-seed"), metavar="N", help="for lessons: the same keys each time")
+    verb.set_defaults(run=session)
+
+    build = _group(verbs, "measurement", "what a launch must measure").add_parser("build", help="measurement and nonce, in base64")
+    for option in ("api-major", "api-minor", "build-id"):
+        build.add_argument(f"--{option}", type=number(option, BYTE), required=True, metavar="N")
+    build.add_argument("--policy", type=policy, required=True, metavar="P")
+    build.add_argument("--tik", required=True, help="path or base64")
+    build.add_argument("--nonce", help="path or base64, 16 bytes")
+    build.add_argument("--launch-measure-blob", metavar="BLOB", help="path or base64, 48 bytes: its nonce is taken")
+    build.add_argument("--launch-digest", metavar="DIGEST", help="base64 or hex, instead of what follows")
+    build.add_argument("--firmware", metavar="F")
+    build.add_argument("--kernel", metavar="K")
+    build.add_argument("--initrd", metavar="I")
+    build.add_argument("--cmdline", "--append", metavar="S")
+    build.add_argument("--num-cpus", "--vcpus", type=number("num-cpus", 1024), metavar="N")
+    build.add_argument("--vmsa-cpu0", metavar="FILE", help="(default: what QEMU and KVM start a processor of --chip with)")
+    build.add_argument("--vmsa-cpu1", metavar="FILE")
+    build.add_argument("--outfile", metavar="FILE", help="write the 48 bytes there, too")
+    build.set_defaults(run=measurement)
+
+    build = _group(verbs, "secret", "secrets for one launch").add_parser("build", help="write a secret's header and payload")
+    build.add_argument("--tik", required=True, help="path or base64")
+    build.add_argument("--tek", required=True, help="path or base64")
+    build.add_argument("--launch-measure-blob", required=True, metavar="BLOB", help="path or base64, 48 bytes")
+    build.add_argument("--secret", action="append", default=[], metavar="GUID:FILE", required=True)
+    build.add_argument("--iv", help="base64 of 16 bytes (default: derived from key, measurement and payload)")
+    build.add_argument("header", metavar="HEADER")
+    build.add_argument("payload", metavar="PAYLOAD")
+    build.set_defaults(run=secret)
+
+    group = _group(verbs, "vmsa", "register pages of SEV-ES vCPUs")
+    for name, run in (("build", vmsa_build), ("update", vmsa_update)):
+        build = group.add_parser(name, help=f"{name} a register page")
+        build.add_argument("filename", metavar="FILE")
+        build.add_argument(
+            "--cpu", type=number("cpu", 1023), required=True, metavar="N", help="0 boots, the others start at the reset block"
+        )
+        for option, most in (("family", 0x10E), ("model", 0xFF), ("stepping", 0xF)):
+            build.add_argument(f"--{option}", type=number(option, most), metavar="N", help="(default: that of --chip)")
+        build.add_argument("--firmware", metavar="F")
+        build.add_argument("--userspace", choices=("qemu", "ec2", "gce"), default="qemu", help="the VMM whose registers they are")
+        build.set_defaults(run=run)
+    shown = group.add_parser("show", help="print a register page as JSON")
+    shown.add_argument("filename", metavar="FILE")
+    shown.set_defaults(run=vmsa_show)
+
+
+def _group(verbs: Any, name: str, text: str) -> Any:
+    """A verb that is followed by another."""
+    return verbs.add_parser(name, help=text).add_subparsers(dest="what", metavar="WHAT", required=True)
+
+
+# ------------------------------------------------------------- session
+
+
+def session(args: argparse.Namespace) -> int:
+    """Four files in the current directory: what goes to the host (godh, session) and what stays (tik, tek)."""
+    from sevlab.owner import new_session
+
+    if (args.word is None) == (args.policy is None):
+        raise Misused("session: takes one policy, as --policy P or after the certificate")
+    if not args.name or args.name.endswith("/"):
+        raise Misused(f"session: --name {args.name!r} begins no file name")
+    word = args.policy if args.policy is not None else policy(args.word)
+    pdh = blob(args.pdh, "PDH")[: SevCert.SIZE]
+    try:
+        made = new_session(pdh, word, seed=args.owner_seed, shape=args.shape)
+    except ValueError as error:
+        raise Failed(f"PDH {args.pdh}: {error}") from None
+    tik, tek = Path(f"{args.name}_tik.bin"), Path(f"{args.name}_tek.bin")
+    godh, blob64 = Path(f"{args.name}_godh.b64"), Path(f"{args.name}_session.b64")
+    save(
+        {godh: base64.b64encode(made.godh), blob64: base64.b64encode(made.session), tik: made.tik, tek: made.tek},
+        secret=(tik, tek),
+    )
+    print(f"to the host: {godh} {blob64}; yours alone: {tik} {tek}")
+    return 0
+
+
+# ------------------------------------------------------------- measurement
+
+
+def measurement(args: argparse.Namespace) -> int:
+    """The 48 bytes that a launch must show, in base64."""
+    from sevlab.owner import expected_measurement
+
+    if (args.nonce is None) == (args.launch_measure_blob is None):
+        raise Misused("measurement build: takes one of --nonce and --launch-measure-blob")
+    tik = blob_or_text(args.tik, "tik", 16)
+    if args.nonce is not None:
+        nonce = blob_or_text(args.nonce, "nonce", 16)
+    else:
+        nonce = blob_or_text(args.launch_measure_blob, "launch-measure-blob", 48)[32:]
+    api = (args.api_major, args.api_minor, args.build_id)
+    value = expected_measurement(_digest(args), tik=tik, policy=args.policy, mnonce=nonce, api=api) + nonce
+    if args.outfile:
+        save({Path(args.outfile): value})
+    print(base64.b64encode(value).decode())
+    return 0
+
+
+def _digest(args: argparse.Namespace) -> bytes:
+    """The launch digest: given, or of the files that are loaded.
+
+    Raises Failed or Misused.
+    """
+    from sevlab.crypto import sha256
+
+    if (args.launch_digest is None) == (args.firmware is None):
+        raise Misused("measurement build: takes one of --launch-digest and --firmware")
+    if args.launch_digest is not None:
+        if re.fullmatch("[0-9a-fA-F]{64}", args.launch_digest):
+            return bytes.fromhex(args.launch_digest)
+        return blob_or_text(args.launch_digest, "launch-digest", 32)
+    if args.kernel is None and (args.initrd is not None or args.cmdline is not None):
+        raise Misused("measurement build: --initrd and --cmdline are measured beside a --kernel, and there is none")
+
+    image = firmware(args.firmware)
+    parts = [image]
+    if args.kernel is not None:
+        initrd = read(args.initrd, "initrd") if args.initrd is not None else None
+        parts.append(kernel_hashes(read(args.kernel, "kernel"), initrd, args.cmdline or ""))
+    if args.policy & POLICY_ES:
+        parts.append(_save_areas(args, image))
+    return sha256(b"".join(parts))
+
+
+def _save_areas(args: argparse.Namespace, image: bytes) -> bytes:
+    """The register pages of all vCPUs: of the files given, or as QEMU and KVM make them for --chip and --design."""
+    count: int = args.num_cpus or 0
+    if not count:
+        raise Misused("measurement build: the policy is SEV-ES's, so the registers of --num-cpus vCPUs are measured")
+    if args.vmsa_cpu0 is None:
+        return b"".join(_page(args, args.firmware, image, cpu) for cpu in range(count))
+    if count > 1 and args.vmsa_cpu1 is None:
+        raise Misused("measurement build: more than one vCPU takes --vmsa-cpu1 beside --vmsa-cpu0")
+    first = read(args.vmsa_cpu0, "vmsa-cpu0", most=VMSA)
+    others = read(args.vmsa_cpu1, "vmsa-cpu1", most=VMSA) if count > 1 else b""
+    for name, page in (("vmsa-cpu0", first), ("vmsa-cpu1", others)):
+        if page and len(page) != VMSA:
+            raise Failed(f"{name}: a register page has {VMSA} bytes, this one {len(page)}")
+    return first + others * (count - 1)
+
+
+# ------------------------------------------------------------- secret
+
+
+def secret(args: argparse.Namespace) -> int:
+    """A secret table, sealed for one launch: header and payload, raw."""
+    from sevlab.owner import secret_table, wrap_secret
+
+    tik, tek = blob_or_text(args.tik, "tik", 16), blob_or_text(args.tek, "tek", 16)
+    measure = blob_or_text(args.launch_measure_blob, "launch-measure-blob", 48)
+    iv = blob_or_text(args.iv, "iv", 16) if args.iv is not None else None
+    if Path(args.header).absolute() == Path(args.payload).absolute():
+        raise Misused("secret build: header and payload are two files")
+    entries = []
+    for pair in args.secret:
+        guid, colon, path = pair.partition(":")
+        if not colon or not guid or not path:
+            raise Misused(f"secret build: --secret {pair!r} is no GUID:FILE")
+        entries.append((guid, read(path, "secret", most=1 << 20)))
+    try:
+        header, payload = wrap_secret(tek, tik, measure, secret_table(entries), iv=iv, api=args.firmware_api)
+    except ValueError as error:
+        raise Failed(f"secret: {error}") from None
+    save({Path(args.header): header, Path(args.payload): payload})
+    print(f"wrote {args.header} ({len(header)} bytes) and {args.payload} ({len(payload)} bytes)")
+    return 0
+
+
+# ------------------------------------------------------------- vmsa
+
+
+def vmsa_build(args: argparse.Namespace) -> int:
+    """Write one register page."""
+    image = firmware(args.firmware) if args.firmware is not None else None
+    save({Path(args.filename): _page(args, args.firmware, image, args.cpu)})
+    return 0
+
+
+def _page(args: argparse.Namespace, path: str | None, image: bytes | None, cpu: int) -> bytes:
+    """The register page of vCPU `cpu`."""
+    variant = "init2" if args.design == "linux-6.12" else "legacy"
+    return vmsa_page(_eip(path, image, cpu), signature=_signature(args), variant=variant, vmm=getattr(args, "userspace", "qemu"))
+
+
+def _eip(path: str | None, image: bytes | None, cpu: int) -> int:
+    """Where vCPU `cpu` starts.
+
+    Raises Failed, Misused.
+    """
+    if cpu == 0:
+        return BSP_EIP
+    if image is None:
+        raise Misused(f"vmsa: vCPU {cpu} starts at the reset block of a --firmware")
+    try:
+        eip = ovmf.parse(image).reset_block
+    except ValueError as error:
+        raise Failed(f"firmware {path}: {error}") from None
+    if eip is None:
+        raise Failed(f"firmware {path}: it has no SEV-ES reset block, so nobody can say where vCPU {cpu} starts")
+    return eip
+
+
+def _signature(args: argparse.Namespace) -> int:
+    """CPUID 1.EAX, as the options say, else of --chip."""
+    from sevlab.hw import chips
+
+    chip = chips.by_name(args.chip)
+    given = [getattr(args, key, None) for key in ("family", "model", "stepping")]
+    own = (chip.family, chip.model, chip.stepping)
+    if all(part is None for part in given):
+        return chip.signature
+    return signature(*(mine if part is None else part for part, mine in zip(given, own, strict=True)))
+
+
+def vmsa_update(args: argparse.Namespace) -> int:
+    """Change processor and start address of a register page, and nothing else."""
+    page = _vmsa(args.filename)
+    if any(part is not None for part in (args.family, args.model, args.stepping)):
+        page.rdx = _signature(args)
+    if args.firmware is not None and args.cpu:
+        eip = _eip(args.firmware, firmware(args.firmware), args.cpu)
+        page.rip, page.cs.base = eip & 0xFFFF, eip & 0xFFFF0000
+    save({Path(args.filename): page.pack()})
+    return 0
+
+
+def vmsa_show(args: argparse.Namespace) -> int:
+    """A register page as JSON, a key a field."""
+    print(json.dumps(_plain(_vmsa(args.filename)), indent=2))
+    return 0
+
+
+def _vmsa(path: str) -> Vmsa:
+    data = read(path, "vmsa", most=VMSA)
+    if len(data) != VMSA:
+        raise Failed(f"vmsa {path}: a register page has {VMSA} bytes, this file has {len(data)}")
+    return Vmsa.unpack(data)
+
+
+def _plain(wire: Wire) -> dict[str, Any]:
+    """A Wire as numbers, hex and nested dictionaries; reserved fields are left out."""
+    found: dict[str, Any] = {}
+    for field in wire.LAYOUT:
+        value = getattr(wire, field.name)
+        if not field.name.startswith(("reserved", "pad")):
+            found[field.name] = _plain(value) if isinstance(value, Segment) else value.hex() if isinstance(value, bytes) else value
+    return found

@@ -1,0 +1,28 @@
+"""Guests: programs of the emulated processor, and the firmware that boots them.
+
+A guest sees instructions, not the machine: of the hardware nothing is imported
+here but `hw.isa`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sevlab.abi.boot import PAGE
+from sevlab.guest.firmware import firmware, firmware_image, halt
+from sevlab.guest.programs import counter, echo_io, hello
+from sevlab.guest.secret import ovmf, read_secret
+from sevlab.hw.isa import Program, program
+
+__all__ = [
+    "Program", "catalogue", "counter", "echo_io", "firmware", "firmware_image", "halt", "hello", "ovmf", "program", "read_secret",
+]  # fmt: skip
+
+
+def catalogue() -> Iterator[tuple[bytes, Program, tuple[Any, ...]]]:
+    """The course's own programs, as (page, program, arguments): what every host knows without being told."""
+    yield firmware_image()[-PAGE:], firmware, ()
+    for one in (hello, counter, echo_io, read_secret):
+        yield one.image(), one, ()
+        yield firmware_image(one)[-PAGE:], one, ()

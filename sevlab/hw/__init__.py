@@ -1,0 +1,1 @@
+"""Silicon: chips, memory, the encryption engine, the clock."""

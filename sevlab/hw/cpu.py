@@ -1,0 +1,335 @@
+"""The processor: runs a guest's coroutine from VMRUN to the next VMEXIT.
+
+A running guest is a *thread*: its program, the arguments it began with, and the
+log of everything its instructions have given it. The live coroutine is a cache
+of that, and can be rebuilt from it at any moment (a copied VM, a moved one, a
+journal replayed); RIP is the address of the page it was fetched from.
+
+Loads and stores are the processor's own: nested page tables, then the engine
+with the guest's ASID and the C-bit. What a hypervisor must see ends in an exit
+code by AMD's numbers; with SEV-ES most of those become #VC in the guest first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from sevlab.hw.access import fetch, fetch_again, load, store
+from sevlab.hw.clock import COSTS
+from sevlab.hw.engine import NoKey
+from sevlab.hw.isa import UD, VC, Fault, Instruction
+from sevlab.hw.measure import encode
+from sevlab.hw.npt import PAGE, NestedFault
+from sevlab.hw.thread import Thread, TripleFault
+from sevlab.hw.vmcb import (
+    EXIT_CPUID,
+    EXIT_HLT,
+    EXIT_INTR,
+    EXIT_INVALID,
+    EXIT_IOIO,
+    EXIT_MSR,
+    EXIT_NPF,
+    EXIT_SHUTDOWN,
+    EXIT_VMGEXIT,
+    EXIT_VMMCALL,
+    IOIO_IN,
+    NPF_FETCH,
+    NPF_GUEST_PAGE,
+    NPF_WRITE,
+    Vmcb,
+)
+from sevlab.trace import Event, name, u16
+
+if TYPE_CHECKING:
+    from sevlab.hw.soc import Soc
+
+__all__ = ["Thread", "Vmcb", "exits", "vmrun"]
+
+# MSRs that the processor answers itself in an SEV guest (firmware.md 7.2).
+MSR_GHCB, MSR_SEV_STATUS = 0xC001_0130, 0xC001_0131
+
+WORLD_SWITCH = COSTS["VMRUN"].ns + COSTS["VMEXIT"].ns
+
+
+class TripleFaulted(Event, lane="guest"):
+    """A processor could not go on and shut down; `why` is what the guest can never tell."""
+
+    asid: u16
+    why: name
+
+
+# ------------------------------------------------------------------ entry
+
+
+def _enter(soc: Soc, vmcb: Vmcb) -> bool:
+    """VMRUN's own part: check and load the state, fetch. False when the processor refuses to enter.
+
+    Raises TripleFault and NestedFault as a fetch does.
+    """
+    if vmcb.exit_code == EXIT_SHUTDOWN:
+        raise TripleFault(vmcb.why)  # only a reset ends this
+    if vmcb.sev and not vmcb.asid:
+        vmcb.why = "ASID 0 is the host's"
+        return False
+    if vmcb.es and not _load_vmsa(soc, vmcb):
+        return False
+    thread = vmcb.thread
+    if thread is None:
+        start = vmcb.vmsa[1] if vmcb.vmsa else vmcb.save.cs.base + vmcb.regs.rip
+        thread = Thread(*fetch(soc, vmcb, start))
+        vmcb.skip, vmcb.event = False, None
+    else:
+        fetch_again(soc, vmcb, thread)
+    if thread.send is None:
+        thread.rebuild()
+    vmcb.thread = thread
+    return True
+
+
+def _load_vmsa(soc: Soc, vmcb: Vmcb) -> bool:
+    """Take the state from the sealed save area; False when it is none, or no longer what the processor wrote."""
+    raw = soc.dram.read(vmcb.vmsa_hpa, PAGE)
+    if vmcb.vmsa is not None and vmcb.vmsa[0] == raw:
+        return True
+    if vmcb.thread is not None:
+        vmcb.why = f"the save area at hpa {vmcb.vmsa_hpa:#x} was changed since this processor left it"
+        return False
+    try:
+        save = type(vmcb.save).unpack(soc.engine.read(vmcb.asid, vmcb.vmsa_hpa, PAGE))
+    except NoKey as error:
+        vmcb.why = str(error)
+        return False
+    # VMRUN's consistency checks (APM volume 2, 15.5.1), as far as they tell a save area from noise.
+    if not save.efer & 1 << 12 or save.efer >> 16 or any(value >> 32 for value in (save.cr0, save.cr4, save.dr6, save.dr7)):
+        vmcb.why = f"the save area at hpa {vmcb.vmsa_hpa:#x} holds no valid state under the key of slot {vmcb.asid}"
+        return False
+    vmcb.vmsa = (raw, save.cs.base + save.rip)
+    return True
+
+
+# ----------------------------------------- instructions that stay inside
+
+
+def _jump(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> None:
+    _, gpa, args = instruction
+    encode(args)
+    program, given = fetch(soc, vmcb, gpa)
+    vmcb.thread = Thread(program, (*given, *args)[: program.arity])
+    if not vmcb.es:
+        vmcb.save.cs.base, vmcb.regs.rip = 0, gpa
+
+
+def _checkpoint(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> None:
+    assert vmcb.thread
+    encode(instruction[1])
+    vmcb.thread = Thread(vmcb.thread.program, instruction[1])
+
+
+LOCAL: dict[str, Callable[[Any, Vmcb, Instruction], Any]] = {
+    "load": load,
+    "store": store,
+    "pause": lambda soc, vmcb, instruction: None,
+    "ud2": lambda soc, vmcb, instruction: Fault(UD),
+    "jump": _jump,
+    "checkpoint": _checkpoint,
+}
+AWAY = ("jump", "checkpoint")  # these do not come back
+
+# ----------------------------------------- instructions that leave
+
+
+def _cpuid(vmcb: Vmcb, instruction: Instruction) -> int:
+    _, vmcb.regs.rax, vmcb.regs.rcx = instruction
+    return vmcb.exit(EXIT_CPUID)
+
+
+def _msr(vmcb: Vmcb, instruction: Instruction) -> int:
+    write = instruction[0] == "wrmsr"
+    vmcb.regs.rcx = instruction[1]
+    if write:
+        vmcb.regs.rax, vmcb.regs.rdx = instruction[2] & 0xFFFF_FFFF, instruction[2] >> 32
+    return vmcb.exit(EXIT_MSR, int(write))
+
+
+def _out(vmcb: Vmcb, instruction: Instruction) -> int:
+    _, port, data = instruction
+    vmcb.regs.rax = vmcb.regs.rax & -1 << 8 * len(data) & 0xFFFF_FFFF_FFFF_FFFF | int.from_bytes(data, "little")
+    return vmcb.exit(EXIT_IOIO, port << 16 | len(data) << 4)
+
+
+def _in(vmcb: Vmcb, instruction: Instruction) -> int:
+    return vmcb.exit(EXIT_IOIO, instruction[1] << 16 | instruction[2] << 4 | IOIO_IN)
+
+
+def _vmmcall(vmcb: Vmcb, instruction: Instruction) -> int:
+    for register, value in zip(("rax", "rbx", "rcx", "rdx", "rsi"), instruction[1:], strict=False):
+        setattr(vmcb.regs, register, value)
+    return vmcb.exit(EXIT_VMMCALL)
+
+
+LEAVE: dict[str, Callable[[Vmcb, Instruction], int]] = {
+    "cpuid": _cpuid,
+    "rdmsr": _msr,
+    "wrmsr": _msr,
+    "out": _out,
+    "in": _in,
+    "hlt": lambda vmcb, instruction: vmcb.exit(EXIT_HLT),
+    "vmmcall": _vmmcall,
+    "vmgexit": lambda vmcb, instruction: vmcb.exit(EXIT_VMGEXIT if vmcb.es else EXIT_VMMCALL),
+}
+
+# What becomes #VC in an SEV-ES guest before anybody outside hears of it: the non-automatic exits.
+NON_AUTOMATIC = {
+    "cpuid": EXIT_CPUID,
+    "rdmsr": EXIT_MSR,
+    "wrmsr": EXIT_MSR,
+    "out": EXIT_IOIO,
+    "in": EXIT_IOIO,
+    "vmmcall": EXIT_VMMCALL,
+}
+
+# What an instruction gives its program once the hypervisor has moved RIP past it.
+RESULT: dict[str, Callable[[Vmcb, Instruction], Any]] = {
+    "cpuid": lambda vmcb, instruction: (vmcb.regs.rax, vmcb.regs.rbx, vmcb.regs.rcx, vmcb.regs.rdx),
+    "rdmsr": lambda vmcb, instruction: vmcb.regs.rdx << 32 | vmcb.regs.rax & 0xFFFF_FFFF,
+    "in": lambda vmcb, instruction: vmcb.regs.rax.to_bytes(8, "little")[: instruction[2]],
+    "vmmcall": lambda vmcb, instruction: vmcb.regs.rax,
+    "load": lambda vmcb, instruction: vmcb.data,
+    **dict.fromkeys(("wrmsr", "out", "hlt", "vmgexit", "store"), lambda vmcb, instruction: None),
+}
+
+
+# ------------------------------------------------------------------ VMRUN
+
+
+def vmrun(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> int:
+    """Run the guest once, until it leaves: the exit code, which the control block also holds."""
+    return next(exits(soc, vmcb, budget))
+
+
+def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
+    """Run the guest from exit to exit: yields the exit code each time it has left; to go on is the next VMRUN.
+
+    Begin anew whenever somebody else may have run: only the beginning checks state and program. `budget` instructions
+    in all, then a physical interrupt takes the processor away (EXIT_INTR); that, SHUTDOWN, INVALID and a nested page
+    fault are the last. Errors of Python inside a guest program come through as they are, and so does an OSError of
+    the kernel's page-fault handler; the guest then stands before the instruction that met them.
+    """
+    trace, left = soc.trace, budget
+    trace.now += WORLD_SWITCH  # soc.clock.spend(), in place
+    instruction: Instruction = ("fetch",)
+    try:
+        if not _enter(soc, vmcb):
+            yield vmcb.exit(EXIT_INVALID)
+            return
+        thread: Thread = vmcb.thread  # type: ignore[assignment]
+        es, regs, log = vmcb.es, vmcb.regs, thread.log
+        instruction = _resume(vmcb, thread)
+        value: Any
+        while True:
+            if not left:
+                yield vmcb.exit(EXIT_INTR)
+                return
+            left -= 1
+            if instruction[0] == "cpuid" and not es:  # what the rest of this loop would do, in place: the hot path
+                _, regs.rax, regs.rcx = instruction
+                vmcb.exit_code = EXIT_CPUID
+                yield EXIT_CPUID
+                trace.now += WORLD_SWITCH
+                if vmcb.skip:
+                    value = (regs.rax, regs.rbx, regs.rcx, regs.rdx)
+                    thread.pending = instruction = thread.send(value)  # type: ignore[misc]
+                    log.append(value)
+                    vmcb.skip = False
+                continue
+            leave = LEAVE.get(instruction[0])
+            value = _inside(soc, vmcb, instruction) if leave is None or vmcb.sev else OUTSIDE
+            if value is OUTSIDE:
+                yield leave(vmcb, instruction)  # type: ignore[misc]
+                trace.now += WORLD_SWITCH
+                instruction = _resume(vmcb, thread)
+                continue
+            trace.now += 1
+            if instruction[0] in AWAY:
+                thread = vmcb.thread  # type: ignore[assignment]
+                thread.rebuild()
+                instruction, log = thread.pending, thread.log
+            else:
+                instruction = thread.step(value)
+    except NestedFault as fault:
+        code = _nested(vmcb, instruction, fault)
+    except (TripleFault, NoKey, StopIteration, Fault) as fault:
+        code = _shut_down(soc, vmcb, fault)
+    except GeneratorExit:
+        raise
+    except BaseException:
+        if vmcb.thread is not None:
+            vmcb.thread.send = None  # to be rebuilt from the log
+        raise
+    yield code
+
+
+def _resume(vmcb: Vmcb, thread: Thread) -> Instruction:
+    """The instruction that comes next after an exit: past the one that left, into an exception, or that one again."""
+    if vmcb.skip:
+        instruction = thread.step(RESULT[thread.pending[0]](vmcb, thread.pending))
+        vmcb.skip = False
+        return instruction
+    if vmcb.event is not None:
+        instruction = thread.step(vmcb.event)
+        vmcb.event = None
+        return instruction
+    return thread.pending
+
+
+OUTSIDE = object()
+
+
+def _inside(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> Any:
+    """The result of an instruction that does not leave the guest, a Fault to be raised there; OUTSIDE if it does leave.
+
+    In an SEV guest the processor answers for the guest's own MSRs, and with SEV-ES a non-automatic exit, or access to
+    a device's page, is first of all #VC.
+    """
+    op = instruction[0]
+    inside = LOCAL.get(op)
+    if inside is not None:
+        try:
+            return inside(soc, vmcb, instruction)
+        except NestedFault:
+            if not vmcb.es or op == "jump":
+                raise
+            return Fault(VC, EXIT_NPF)
+    if op in ("rdmsr", "wrmsr"):
+        msr, write = instruction[1], op == "wrmsr"
+        if msr == MSR_SEV_STATUS and not write:
+            return 1 | vmcb.es << 1
+        if msr == MSR_GHCB and vmcb.es:
+            vmcb.ghcb_gpa = instruction[2] if write else vmcb.ghcb_gpa
+            return None if write else vmcb.ghcb_gpa
+    if op not in LEAVE:
+        raise TypeError(f"a guest awaited {instruction!r}, which is no instruction")
+    return Fault(VC, NON_AUTOMATIC[op]) if vmcb.es and op in NON_AUTOMATIC else OUTSIDE
+
+
+def _shut_down(soc: Soc, vmcb: Vmcb, fault: Exception) -> int:
+    """A triple fault: nothing but a reset makes this processor run again."""
+    who = vmcb.thread.program.name if vmcb.thread else ""
+    match fault:
+        case StopIteration():
+            vmcb.why = f"{who} ran off its end"
+        case Fault():
+            vmcb.why = f"{who} has no handler for {fault}"
+        case _:
+            vmcb.why = str(fault)
+    if vmcb.thread is not None:
+        vmcb.thread.send = None
+    soc.trace.emit(TripleFaulted, vmcb.asid, vmcb.why)
+    return vmcb.exit(EXIT_SHUTDOWN)
+
+
+def _nested(vmcb: Vmcb, instruction: Instruction, fault: NestedFault) -> int:
+    """A nested page fault that the kernel has no memory for."""
+    kind = {"store": NPF_WRITE, "fetch": NPF_FETCH, "jump": NPF_FETCH}.get(instruction[0], 0)
+    return vmcb.exit(EXIT_NPF, NPF_GUEST_PAGE | kind, fault.gpa)

@@ -1,0 +1,60 @@
+"""DRAM: bytes at system physical addresses, as the memory bus carries them.
+
+Memory that was never written is zero and costs nothing: a 64 GiB machine is a
+reservation, not an allocation.
+"""
+
+from __future__ import annotations
+
+from sevlab.bulk import PAGE, Memory
+
+
+class Dram:
+    """`size` bytes of memory, a multiple of 4096. All addresses are hpas, all lengths bytes.
+
+    Raises ValueError for a range that is not inside the memory.
+    """
+
+    def __init__(self, size: int) -> None:
+        if size <= 0 or size % PAGE:
+            raise ValueError(f"DRAM comes in whole pages of {PAGE} bytes, not in {size}")
+        self.size = size
+        self.memory = Memory(size)
+
+    def read(self, hpa: int, n: int) -> bytes:
+        """The `n` raw bytes at `hpa`: what a probe on the bus sees."""
+        if hpa < 0 or n < 0 or hpa + n > self.size:
+            self._outside(hpa, n)
+        return bytes(self.memory.view[hpa : hpa + n])
+
+    def write(self, hpa: int, data: bytes | bytearray | memoryview) -> None:
+        """Put raw bytes at `hpa`."""
+        if hpa < 0 or hpa + len(data) > self.size:
+            self._outside(hpa, len(data))
+        self.memory.view[hpa : hpa + len(data)] = data
+
+    def view(self, hpa: int, n: int) -> memoryview:
+        """The raw bytes themselves, writable, without a copy."""
+        if hpa < 0 or n < 0 or hpa + n > self.size:
+            self._outside(hpa, n)
+        return self.memory.view[hpa : hpa + n]
+
+    def zero(self, hpa: int, n: int) -> None:
+        """Clear a range; long runs of pages are given back to the system, which reads the same and costs less."""
+        if hpa < 0 or n < 0 or hpa + n > self.size:
+            self._outside(hpa, n)
+        self.memory.zero(hpa, n)
+
+    def check(self, hpa: int, n: int) -> None:
+        """Raise ValueError unless the range lies inside the memory."""
+        if hpa < 0 or n < 0 or hpa + n > self.size:
+            self._outside(hpa, n)
+
+    def _outside(self, hpa: int, n: int) -> None:
+        raise ValueError(f"{n:#x} bytes at {hpa:#x} are not inside the {self.size:#x} bytes of DRAM")
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __repr__(self) -> str:
+        return f"<Dram: {self.size >> 20} MiB>"

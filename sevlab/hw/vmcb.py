@@ -1,0 +1,66 @@
+"""The control block of a virtual processor: what its hypervisor sets, and what an exit says.
+
+Exit codes carry AMD's numbers (APM volume 2, appendix C), as far as a guest here
+can cause them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sevlab.abi.kvm_vcpu import kvm_regs
+from sevlab.abi.vmsa import Vmsa
+from sevlab.hw.isa import Fault
+from sevlab.hw.npt import Npt
+from sevlab.hw.thread import Thread
+
+EXIT_INTR = 0x60  # a physical interrupt: the time given to the guest is used up
+EXIT_CPUID = 0x72
+EXIT_HLT = 0x78
+EXIT_IOIO = 0x7B  # exit_info_1: bit 0 IN, bits 4 to 6 size 1, 2 or 4, bits 31:16 port
+EXIT_MSR = 0x7C  # exit_info_1: 1 for a write
+EXIT_SHUTDOWN = 0x7F
+EXIT_VMMCALL = 0x81
+EXIT_NPF = 0x400  # exit_info_1: NPF_ bits; exit_info_2: the gpa
+EXIT_VMGEXIT = 0x403
+EXIT_INVALID = -1  # VMRUN did not enter
+
+NPF_WRITE, NPF_FETCH, NPF_GUEST_PAGE = 1 << 1, 1 << 4, 1 << 32
+IOIO_IN = 1
+
+
+class Vmcb:
+    """One virtual processor's control block: what the hypervisor sets, and what an exit says.
+
+    Set: `asid`, `sev`, `es`, `npt`, `regs` (general registers), `save` (the save area: segments, control registers), `vmsa_hpa` and
+    `ghcb_gpa` (SEV-ES), `skip` (RIP is past the pending instruction: its result is in the registers, or in `data`
+    for a load), `event` (a Fault to inject).
+    Said: `exit_code`, `exit_info_1`, `exit_info_2`. `thread` is who runs; `code` the gpa it was fetched from.
+    """
+
+    __slots__ = (
+        *("asid", "code", "data", "es", "event", "exit_code", "exit_info_1", "exit_info_2", "ghcb_gpa", "npt"),
+        *("regs", "save", "seen", "sev", "skip", "thread", "vmsa", "vmsa_hpa", "why"),
+    )
+
+    def __init__(self, npt: Npt, save: Vmsa, *, asid: int = 0, sev: bool = False, es: bool = False, vmsa_hpa: int = 0) -> None:
+        self.asid, self.sev, self.es = asid, sev, es
+        self.npt = npt
+        self.regs = kvm_regs(rflags=2)
+        self.save = save
+        self.vmsa_hpa = vmsa_hpa
+        self.vmsa: tuple[bytes, int] | None = None  # the sealed save area as last seen, and the CS:RIP in it
+        self.ghcb_gpa = 0
+        self.exit_code = self.exit_info_1 = self.exit_info_2 = 0
+        self.why = ""
+        self.skip = False
+        self.event: Fault | None = None
+        self.data = b""
+        self.thread: Thread | None = None
+        self.code = 0
+        self.seen: tuple[Any, ...] = ()  # what the code page looked like when it was last fetched
+
+    def exit(self, code: int, info_1: int = 0, info_2: int = 0) -> int:
+        """Leave the guest: the exit code and what it says."""
+        self.exit_code, self.exit_info_1, self.exit_info_2 = code, info_1, info_2
+        return code

@@ -1,0 +1,258 @@
+"""A system call can wait, so it can be stepped.
+
+A `Call` is a handler under way. No thread sleeps in a call and no event loop
+turns: what a call waits for is brought about by the other calls that have begun,
+or it does not come about.
+
+    call = process.begin(fd, nr, arg)
+    while call.step() == "runnable": ...
+    call.waits_for                                              # <Lock: waits for vm-1.lock, held by ...>
+    call.finish()                                               # drives the others until it can go on
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import EINTR
+from typing import TYPE_CHECKING, Any
+
+from sevlab.kvm.fd import File, KvmError
+from sevlab.kvm.lock import Flag, Lock, LockAwaited, Locks, Mutex, Request, Tick, TryLock, Unlock, Wait
+
+if TYPE_CHECKING:
+    from sevlab.gate import Gate
+    from sevlab.kvm.task import Task
+
+__all__ = ["Blocked", "Call", "Calls", "Flag", "Lock", "Locks", "Mutex", "Request", "Tick", "TryLock", "Unlock", "Wait"]
+
+TICKS = 32  # how long a call is driven for without what it waits for
+
+
+class Blocked(KvmError):
+    """The call could not go on, and nobody who could help: answered as after a signal, EINTR.
+
+    `call` is the call; where its wait is one that no signal ends, it stays in the
+    kernel and goes on when it can.
+    """
+
+    def __init__(self, why: str, call: Call) -> None:
+        super().__init__(EINTR, why=why)
+        self.call = call
+
+
+class Call:
+    """One system call under way.
+
+    `state` is runnable, killable (at a Lock that death ends), interruptible (at a
+    Wait), uninterruptible (at any other Lock) or done. To be started is a step.
+    """
+
+    __slots__ = (
+        "_end", "_request", "_work", "calls", "done", "error", "file", "killed", "number", "result", "signalled", "task", "what",
+    )  # fmt: skip
+
+    def __init__(self, calls: Calls, task: Task, what: str, work: Any, end: Callable[[Call], None] | None = None) -> None:
+        """`work` is a coroutine, or a function of this Call that the first step runs: it answers an int, a File or a
+        coroutine. `end` is told when the call is done."""
+        self.calls = calls
+        self.task = task
+        self.what = what
+        self.number = calls.trace.entry
+        self.done = False
+        self.result: Any = None
+        self.error: Exception | None = None
+        self.file: File | None = None  # what the call is made on; whoever sets it takes a reference
+        self.signalled = False
+        self.killed = False
+        self._work = work
+        self._end = end
+        self._request: Request | None = None
+
+    # ------------------------------------------------------ from outside
+
+    @property
+    def state(self) -> str:
+        if self.done:
+            return "done"
+        if self._request is None or self._request.ended_by(self):
+            return "runnable"
+        return self._request.state
+
+    @property
+    def waits_for(self) -> Request | None:
+        """The request that cannot be granted now, as `print` shows it; None for a call that can go on."""
+        return None if self.state in ("runnable", "done") else self._request
+
+    def step(self) -> str:
+        """Go on to the next request, if that can be done; the state after it.
+
+        A refusal of the call is its result (`error`) and is raised by `finish` only.
+        """
+        return self.calls.gate.enter("step", self._step_once)
+
+    def finish(self) -> Any:
+        """Drive the call to its end, and others where it waits for them: its result, or its refusal raised.
+
+        Raises Blocked when nobody can bring about what it waits for.
+        """
+        return self.calls.gate.enter("finish", self._finish)
+
+    def interrupt(self) -> None:
+        """A signal for the calling thread: it ends a Wait and a Tick, now or later, with EINTR."""
+        self.calls.gate.enter("interrupt", self._signal)
+
+    def abandon(self) -> None:
+        """The calling thread is killed: all its waits that death can end do end, and kernel code runs on.
+
+        Where it cannot, the call stays in the kernel and goes on when others let it.
+        """
+        self.calls.gate.enter("abandon", self._abandon)
+
+    def __str__(self) -> str:
+        return f"{self.what} of {self.task.name}"
+
+    def __repr__(self) -> str:
+        return f"<Call {self.number}: {self}, {self.state}{f', {self._request}' if self.waits_for else ''}>"
+
+    # ------------------------------------------------------- from inside
+
+    def _signal(self) -> None:
+        self.signalled = True
+
+    def _step_once(self) -> str:
+        self._step()
+        return self.state
+
+    def _can(self) -> bool:
+        request = self._request
+        return not self.done and (request is None or request.ready() or request.ended_by(self))
+
+    def _step(self) -> bool:
+        """One step. False when the call is done or must wait."""
+        request = self._request
+        if self.done:
+            return False
+        if request is None:
+            self._begin()
+            return True
+        error: KvmError | None = None
+        if isinstance(request, Tick) and request.ended_by(self):
+            error = KvmError(EINTR, why=f"a signal ended the call: it {request}")
+        elif request.ready():
+            try:
+                request.grant(self)
+            except KvmError as refusal:
+                error = refusal
+        elif request.ended_by(self):
+            code = request.code if isinstance(request, Lock) and request.code else EINTR
+            error = KvmError(code, why=f"a signal ended the call: it {request}")
+        else:
+            return False
+        self._resume(error)
+        return True
+
+    def _begin(self) -> None:
+        if callable(self._work):
+            try:
+                outcome = self._work(self)
+            except Exception as error:
+                return self._close(error=error)
+            if isinstance(outcome, int | File):
+                return self._close(outcome)
+            self._work = outcome
+        self._resume(None)
+
+    def _resume(self, error: KvmError | None) -> None:
+        """Run the handler to its next request or its end."""
+        try:
+            self._request = self._work.send(None) if error is None else self._work.throw(error)
+        except StopIteration as end:
+            return self._close(end.value)
+        except Exception as refusal:
+            return self._close(error=refusal)
+        request = self._request
+        if isinstance(request, Lock) and not request.ready():
+            holder = request.mutex.holder
+            self.calls.trace.emit(LockAwaited, self.number, request.mutex.name, holder.number if holder else 0)
+
+    def _close(self, result: Any = None, error: Exception | None = None) -> None:
+        self.done = True
+        self._request = None
+        self.result, self.error = result, error
+        self.calls.begun.pop(self, None)
+        if self._end is not None:
+            self._end(self)
+
+    def _outcome(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.result
+
+    def _finish(self) -> Any:
+        ticks = 0
+        while not self.done:
+            if self.calls.gate.interrupted():
+                self.signalled = True
+            if self._step():
+                if not isinstance(self._request, Tick):
+                    continue
+                _, moved = self.calls.round(self), True
+                ticks += 1
+            else:
+                self.calls.begun.setdefault(self)  # it stays in the kernel as long as it waits
+                moved, ticked = self.calls.round(self)
+                ticks += ticked
+                if self._can():
+                    continue
+            if not moved or ticks >= TICKS:
+                self._block(ticks)
+        return self._outcome()
+
+    def _block(self, ticks: int) -> None:
+        """Nobody brings about what this call waits for: answer it as after a signal."""
+        request = self._request
+        assert request is not None
+        others = "; ".join(f"{call} {call._request}" for call in self.calls.begun if call is not self and call._request is not None)
+        why = f"{self} {request}" + (f" (after {ticks} ticks)" if ticks >= TICKS else "") + (f"; {others}" if others else "")
+        blocked = Blocked(why, self)
+        if request.state == "uninterruptible":
+            raise blocked
+        self.signalled = True
+        self._resume(blocked)
+
+    def _abandon(self) -> None:
+        self.signalled = self.killed = True
+        if self._request is None and not self.done and callable(self._work):
+            return self._close(error=KvmError(EINTR, why="the caller was killed before the call began"))
+        while self._step():
+            pass
+
+
+class Calls:
+    """The calls that have begun on one kernel, oldest first; and the numbers of its processes."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.trace = gate.trace
+        self.begun: dict[Call, None] = {}
+        self._pids = 0
+
+    def new_pid(self) -> int:
+        self._pids += 1
+        return self._pids
+
+    def round(self, waiting: Call) -> tuple[bool, bool]:
+        """Let every other call go on, oldest first, to its next tick or wait; stop when `waiting` can go on.
+
+        Answers whether anybody moved, and whether anybody ticked.
+        """
+        moved = ticked = False
+        for call in list(self.begun):
+            while call is not waiting and call._step():
+                moved = True
+                if waiting._can() and not isinstance(waiting._request, Tick):
+                    return moved, ticked
+                if isinstance(call._request, Tick):
+                    ticked = True
+                    break
+        return moved, ticked

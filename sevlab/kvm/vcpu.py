@@ -1,0 +1,339 @@
+"""The vCPU file descriptor: KVM_RUN, and what user space may ask and set between two runs.
+
+Source: kvm.md A2, A10, G7, G8 (kvm_vcpu_ioctl, kvm_arch_vcpu_ioctl_run, vcpu_run).
+Every ioctl holds the vCPU's mutex, so it waits for a KVM_RUN that is under way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import E2BIG, EAGAIN, EINTR, EINVAL, EIO
+from typing import TYPE_CHECKING, Any
+
+from sevlab.abi.kvm import (
+    KVM_EXIT_INTR,
+    KVM_GET_DEBUGREGS,
+    KVM_GET_FPU,
+    KVM_GET_MP_STATE,
+    KVM_GET_REGS,
+    KVM_GET_SREGS,
+    KVM_MP_STATE_AP_RESET_HOLD,
+    KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_RUNNABLE,
+    KVM_MP_STATE_SIPI_RECEIVED,
+    KVM_MP_STATE_UNINITIALIZED,
+    KVM_NMI,
+    KVM_RUN,
+    KVM_RUN_UNION,
+    KVM_SET_CPUID2,
+    KVM_SET_DEBUGREGS,
+    KVM_SET_FPU,
+    KVM_SET_GUEST_DEBUG,
+    KVM_SET_MP_STATE,
+    KVM_SET_REGS,
+    KVM_SET_SREGS,
+    KVM_VCPU_MMAP_SIZE,
+    kvm_cpuid2,
+    kvm_cpuid_entry2,
+    kvm_debugregs,
+    kvm_fpu,
+    kvm_guest_debug,
+    kvm_mp_state,
+    kvm_regs,
+    kvm_sregs,
+)
+from sevlab.hw.cpu import exits
+from sevlab.hw.pages import HOST, VMSA
+from sevlab.hw.vmcb import Vmcb
+from sevlab.kvm import Row, copy_from_user, copy_to_user, vcpu_regs
+from sevlab.kvm.backing import Backing
+from sevlab.kvm.exits import HANDLERS, RESUME, TICK, USER, unexpected
+from sevlab.kvm.fd import File, KvmError, need
+from sevlab.kvm.lock import Lock, Mutex, Tick, Wait
+from sevlab.trace import Event, u32, u64
+from sevlab.wire import Wire
+
+if TYPE_CHECKING:
+    from sevlab.kvm.task import Task
+    from sevlab.kvm.vm import Vm
+
+KVMIO = 0xAE
+PAGE = 0x1000
+SLICE = 10_000  # instructions of a guest before others may run
+MAX_CPUID_ENTRIES = 256
+SIGNIFICANT_INDEX = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+DEBUG_ENABLE = 1  # KVM_GUESTDBG_ENABLE
+EXIT_REASON = slice(8, 12)  # of kvm_run
+IMMEDIATE_EXIT = 1
+
+# Registers that RDMSR and WRMSR find in the save area, by number.
+MSRS = {
+    0x174: "sysenter_cs", 0x175: "sysenter_esp", 0x176: "sysenter_eip", 0x277: "g_pat",
+    0xC000_0081: "star", 0xC000_0082: "lstar", 0xC000_0083: "cstar", 0xC000_0084: "sfmask", 0xC000_0102: "kernel_gs_base",
+}  # fmt: skip
+MSR_TSC, MSR_APIC_BASE, MSR_EFER, MSR_FS_BASE, MSR_GS_BASE = 0x10, 0x1B, 0xC000_0080, 0xC000_0100, 0xC000_0101
+
+# States that mean something only where the kernel has the interrupt controllers.
+LAPIC_STATES = (
+    KVM_MP_STATE_UNINITIALIZED,
+    KVM_MP_STATE_INIT_RECEIVED,
+    KVM_MP_STATE_HALTED,
+    KVM_MP_STATE_SIPI_RECEIVED,
+    KVM_MP_STATE_AP_RESET_HOLD,
+)
+
+
+class VmExit(Event, lane="kvm"):
+    """A guest left for its hypervisor: exit code and information, by AMD's numbers."""
+
+    vm: u32
+    vcpu: u32
+    code: u32
+    info_1: u64
+    info_2: u64
+
+
+class Vcpu(File):
+    """One vCPU. It keeps its VM; the VM frees it (`destroy`), and not the descriptor's last close.
+
+    `index` is its place in `vm.vcpus`, `id` what KVM_CREATE_VCPU was given. `shared` is the memory that user
+    space maps: kvm_run, and a page for port I/O. `leaves` is CPUID as user space set it.
+    """
+
+    name = "kvm-vcpu"
+
+    def __init__(self, vm: Vm, vcpu_id: int) -> None:
+        super().__init__()
+        kernel, sev = vm.kernel, vm.sev
+        self._run_pages = Backing(kernel.frames, KVM_VCPU_MMAP_SIZE // PAGE, shared=True, movable=False).hold()  # ENOMEM
+        self.shared = self._run_pages.view(0, KVM_VCPU_MMAP_SIZE // PAGE)
+        self.vmsa_pfn = 0
+        if sev.es:
+            try:
+                self.vmsa_pfn = kernel.frames.take_run(1)
+            except KvmError:
+                self.shared.release()
+                self._run_pages.drop()
+                raise  # ENOMEM
+            kernel.soc.pages.mark(self.vmsa_pfn, 1, VMSA, sev.asid)
+        self.vm: Vm = vm.get()
+        self.id = vcpu_id
+        self.index = len(vm.vcpus)
+        self.mutex = Mutex(f"vcpu->mutex {vm.number}/{vcpu_id}")
+        self.mp_state = KVM_MP_STATE_UNINITIALIZED if vm.irqchip and vcpu_id else KVM_MP_STATE_RUNNABLE
+        self.guest_state_protected = False
+        self.guest_debug = 0
+        self.has_run = False
+        self.leaves: dict[int, Any] = {}
+        self._cpuid: bytes = b""
+        self.fpu = kvm_fpu(fcw=vcpu_regs.FCW, mxcsr=vcpu_regs.MXCSR)
+        self.apic_base = vcpu_regs.APIC_BASE | vcpu_regs.APIC_ENABLE | (0 if vcpu_id else vcpu_regs.APIC_BSP)
+        self.cr0 = self.cr4 = self.efer = 0
+        self.sipi = False  # a start-up message waits
+        self.woken = False  # an interrupt or NMI waits
+        self.moment: int | None = None  # the RSP that names the guest as it stands
+        self.complete: Callable[[Vcpu], int] | None = None  # what the next KVM_RUN finishes first
+        self.vmcb = Vmcb(vm.npt, vcpu_regs.reset_state(), asid=sev.asid, sev=sev.active, es=sev.es, vmsa_hpa=self.vmsa_pfn * PAGE)
+        vcpu_regs.reset(self)
+
+    # ------------------------------------------------------- as a file
+
+    def ioctl(self, caller: Task, nr: int, arg: int) -> Any:
+        need(caller.mm is self.vm.mm and not self.vm.dead, EIO)  # vcpu->kvm->mm != current->mm || vcpu->kvm->vm_dead
+        need(nr >> 8 & 0xFF == KVMIO, EINVAL)  # _IOC_TYPE(ioctl) != KVMIO
+        return self._locked(caller, nr, arg)
+
+    async def _locked(self, caller: Task, nr: int, arg: int) -> int:
+        async with Lock(self.mutex, EINTR):  # EINTR: mutex_lock_killable(&vcpu->mutex)
+            if nr == KVM_RUN:
+                return await self.run(caller, arg)
+            row = IOCTLS.get(nr)
+            if row is None:
+                raise KvmError(EINVAL)  # no such ioctl
+            result: int = row.handler(self, caller, arg)
+            return result
+
+    def backing(self) -> Backing:
+        return self._run_pages
+
+    def release(self) -> None:
+        """The last descriptor is gone. The vCPU stays in its VM; the VM loses one reference."""
+        self.vm.put()
+
+    def destroy(self) -> None:
+        """The VM is gone: flush and free the save area, free the pages of kvm_run (sev_free_vcpu, kvm_vcpu_destroy)."""
+        kernel = self.vm.kernel
+        if self.vmsa_pfn:
+            if kernel.soc.chip.sme_coherent:
+                kernel.soc.clflush(self.vmsa_pfn * PAGE, PAGE)
+            else:
+                kernel.soc.page_flush(self.vmsa_pfn * PAGE, self.vmcb.asid)
+            kernel.soc.pages.mark(self.vmsa_pfn, 1, HOST)
+            kernel.frames.give(self.vmsa_pfn, 1)
+            self.vmsa_pfn = 0
+        self.shared.release()
+        self._run_pages.drop()
+
+    def vmsa_page(self) -> bytes:
+        """The 4,096 bytes that LAUNCH_UPDATE_VMSA measures and encrypts."""
+        return vcpu_regs.vmsa_page(self)
+
+    @property
+    def dr7(self) -> int:
+        return int(self.vmcb.save.dr7)
+
+    # ------------------------------------------------------- running
+
+    def exit(self, reason: int, detail: Wire | None = None) -> int:
+        """Say in kvm_run why user space is asked: USER."""
+        self.shared[EXIT_REASON] = reason.to_bytes(4, "little")
+        if detail is not None:
+            self.shared[KVM_RUN_UNION : KVM_RUN_UNION + detail.SIZE] = detail.pack()
+        return USER
+
+    async def run(self, caller: Task, arg: int) -> int:
+        """KVM_RUN, with the mutex held: 0 when kvm_run holds an exit (kvm_arch_vcpu_ioctl_run)."""
+        need(not arg, EINVAL)  # r = -EINVAL; if (arg) goto out
+        self.has_run, self.moment = True, None
+        try:
+            if self.mp_state == KVM_MP_STATE_UNINITIALIZED:
+                need(not self.shared[IMMEDIATE_EXIT], EINTR)  # kvm_run->immediate_exit
+                await Wait(lambda: self.sipi, "no INIT and no SIPI has reached this vCPU")
+                self.accept_events()
+                raise KvmError(EAGAIN, why="the vCPU was started by a message; call KVM_RUN again")
+            if self.complete is not None:
+                complete, self.complete = self.complete, None
+                if complete(self) == USER:
+                    return 0
+            need(not self.shared[IMMEDIATE_EXIT], EINTR)  # kvm_run->immediate_exit
+            need(not self.vm.sev.need_init, EINVAL)  # sev->need_init: of an SEV type, but no INIT2 yet (svm_vcpu_pre_run)
+            return await self._enter()
+        except KvmError as no:
+            if no.errno == EINTR and not self.shared[IMMEDIATE_EXIT]:
+                self.exit(KVM_EXIT_INTR)
+            raise
+
+    async def _enter(self) -> int:
+        """Enter the guest again and again until an exit is user space's (vcpu_run)."""
+        vm, vmcb = self.vm, self.vmcb
+        soc = vm.kernel.soc
+        trace, handlers, outcome = soc.trace, HANDLERS, RESUME
+        while True:
+            need(not vm.dead, EIO)  # KVM_REQ_VM_DEAD
+            if self.mp_state != KVM_MP_STATE_RUNNABLE:
+                await Wait(self._can_run, "the vCPU has halted, and no interrupt is pending")
+                self.accept_events()
+                self.mp_state, self.woken = KVM_MP_STATE_RUNNABLE, False
+            for code in exits(soc, vmcb, SLICE):
+                if trace.on:
+                    trace.emit(VmExit, vm.number, self.id, code & 0xFFFF_FFFF, vmcb.exit_info_1, vmcb.exit_info_2)
+                outcome = handlers.get(code, unexpected)(self)
+                if outcome != RESUME:
+                    break
+            if outcome == USER:
+                return 0
+            if outcome == TICK:
+                await Tick("the guest computes")
+
+    def _can_run(self) -> bool:
+        return self.woken or (self.sipi and self.mp_state == KVM_MP_STATE_INIT_RECEIVED)
+
+    def accept_events(self) -> None:
+        """Take the messages that wait for this vCPU (kvm_apic_accept_events): a SIPI starts one that has had INIT."""
+        if self.sipi and self.mp_state == KVM_MP_STATE_INIT_RECEIVED:
+            self.mp_state = KVM_MP_STATE_RUNNABLE
+        self.sipi = False
+
+    def read_msr(self, number: int) -> int:
+        """A model-specific register; KeyError for one that is not there."""
+        if number == MSR_TSC:
+            return self.vm.kernel.soc.clock.now  # one tick a virtual nanosecond
+        if number in (MSR_FS_BASE, MSR_GS_BASE):
+            return int((self.vmcb.save.fs if number == MSR_FS_BASE else self.vmcb.save.gs).base)
+        if number in (MSR_EFER, MSR_APIC_BASE):
+            return self.efer if number == MSR_EFER else self.apic_base
+        return int(getattr(self.vmcb.save, MSRS[number]))
+
+    def write_msr(self, number: int, value: int) -> None:
+        """Set one; KeyError for one that is not there, or may not be set by the guest."""
+        if number in (MSR_FS_BASE, MSR_GS_BASE):
+            (self.vmcb.save.fs if number == MSR_FS_BASE else self.vmcb.save.gs).base = value
+        else:
+            setattr(self.vmcb.save, MSRS[number], value)
+
+    def __repr__(self) -> str:
+        return f"<Vcpu {self.vm.number}/{self.id}: mp_state {self.mp_state}{', sealed' if self.guest_state_protected else ''}>"
+
+
+# ------------------------------------------------------------------ ioctls
+
+
+def get_mp_state(vcpu: Vcpu, caller: Task, arg: int) -> int:
+    """KVM_GET_MP_STATE: asking makes the vCPU take the messages that wait for it."""
+    vcpu.accept_events()
+    copy_to_user(caller, arg, kvm_mp_state(vcpu.mp_state))  # EFAULT
+    return 0
+
+
+def set_mp_state(vcpu: Vcpu, caller: Task, arg: int) -> int:
+    """KVM_SET_MP_STATE."""
+    state = copy_from_user(caller, arg, kvm_mp_state).mp_state  # EFAULT
+    need(state == KVM_MP_STATE_RUNNABLE or state in LAPIC_STATES, EINVAL)  # no state of an x86 vCPU
+    need(state == KVM_MP_STATE_RUNNABLE or vcpu.vm.irqchip, EINVAL)  # !lapic_in_kernel(vcpu)
+
+    vcpu.sipi = state == KVM_MP_STATE_SIPI_RECEIVED
+    vcpu.mp_state = KVM_MP_STATE_INIT_RECEIVED if vcpu.sipi else state
+    return 0
+
+
+def set_cpuid2(vcpu: Vcpu, caller: Task, arg: int) -> int:
+    """KVM_SET_CPUID2: the leaves that this vCPU's guest will see. Once it has run they may not change."""
+    head = copy_from_user(caller, arg, kvm_cpuid2)  # EFAULT
+    need(head.nent <= MAX_CPUID_ENTRIES, E2BIG)  # cpuid->nent > KVM_MAX_CPUID_ENTRIES
+    table = caller.read(arg + kvm_cpuid2.SIZE, head.nent * kvm_cpuid_entry2.SIZE)  # EFAULT
+    need(not vcpu.has_run or table == vcpu._cpuid, EINVAL)  # kvm_vcpu_has_run(vcpu) && the entries differ
+
+    leaves: dict[int, Any] = {}
+    for at in range(0, len(table), kvm_cpuid_entry2.SIZE):
+        entry = kvm_cpuid_entry2.unpack(table, at)
+        values = (entry.eax, entry.ebx, entry.ecx, entry.edx)
+        if not entry.flags & SIGNIFICANT_INDEX:
+            leaves.setdefault(entry.function, values)
+        elif isinstance(leaves.setdefault(entry.function, {}), dict):
+            leaves[entry.function].setdefault(entry.index, values)
+    vcpu.leaves, vcpu._cpuid = leaves, table
+    return 0
+
+
+def nmi(vcpu: Vcpu, caller: Task, arg: int) -> int:
+    """KVM_NMI: wakes a vCPU that has halted."""
+    vcpu.woken = True
+    return 0
+
+
+def set_guest_debug(vcpu: Vcpu, caller: Task, arg: int) -> int:
+    """KVM_SET_GUEST_DEBUG: noted, since a vCPU under debugging cannot be sealed."""
+    debug = copy_from_user(caller, arg, kvm_guest_debug)  # EFAULT
+    need(not vcpu.guest_state_protected, EINVAL)  # vcpu->arch.guest_state_protected
+
+    vcpu.guest_debug = debug.control if debug.control & DEBUG_ENABLE else 0
+    return 0
+
+
+IOCTLS: dict[int, Row] = {
+    KVM_RUN: Row(Vcpu.run, None, "kvm_run's interrupt fields and synced registers are not filled in"),
+    KVM_GET_REGS: Row(vcpu_regs.get_regs, kvm_regs, "RSP names a moment of the guest, RIP its program's page"),
+    KVM_SET_REGS: Row(vcpu_regs.set_regs, kvm_regs, "RSP and RIP choose what runs; a program's other registers are its own"),
+    KVM_GET_SREGS: Row(vcpu_regs.get_sregs, kvm_sregs, "no CR8, no pending interrupt"),
+    KVM_SET_SREGS: Row(vcpu_regs.set_sregs, kvm_sregs, "paging modes are checked and have no effect"),
+    KVM_GET_FPU: Row(vcpu_regs.get_fpu, kvm_fpu, "the state at reset, or what was set"),
+    KVM_SET_FPU: Row(vcpu_regs.set_fpu, kvm_fpu, "measured with VM types, never used"),
+    KVM_GET_DEBUGREGS: Row(vcpu_regs.get_debugregs, kvm_debugregs),
+    KVM_SET_DEBUGREGS: Row(vcpu_regs.set_debugregs, kvm_debugregs, "no breakpoint ever hits"),
+    KVM_GET_MP_STATE: Row(get_mp_state, kvm_mp_state),
+    KVM_SET_MP_STATE: Row(set_mp_state, kvm_mp_state, "a SIPI has no vector"),
+    KVM_SET_CPUID2: Row(set_cpuid2, kvm_cpuid2),
+    KVM_NMI: Row(nmi, None, "it wakes, no handler runs"),
+    KVM_SET_GUEST_DEBUG: Row(set_guest_debug, kvm_guest_debug, "noted only"),
+}

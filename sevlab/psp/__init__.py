@@ -1,0 +1,1 @@
+"""The secure processor: the SEV firmware behind its mailbox."""

@@ -1,0 +1,16 @@
+"""A small QEMU: it opens file descriptors, maps memory and calls ioctls, and can do nothing else.
+
+    vm = vmm.launch(host, firmware=image, policy=1, session=session)
+    vm.measurement                                # 48 bytes, for the owner
+    vm.inject_secret(header, payload)
+    vm.finish()
+    vm.run()
+
+`vmm.steps` has the same launch as one function a step.
+"""
+
+from sevlab.vmm import launch as steps
+from sevlab.vmm.launch import launch
+from sevlab.vmm.vm import Exit, Slot, Vcpu, Vm
+
+__all__ = ["Exit", "Slot", "Vcpu", "Vm", "launch", "steps"]

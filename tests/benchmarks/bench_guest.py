@@ -1,0 +1,96 @@
+"""What an exit of a guest costs that the kernel handles itself, beside what a bare generator takes for as many words."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from typing import Any
+
+from harness import Figure, pair
+
+from sevlab.abi.kvm import KVM_RUN
+from sevlab.crypto import Stream
+from sevlab.gate import Gate
+from sevlab.hw.cpu import exits
+from sevlab.hw.isa import cpuid, hlt, program, store
+from sevlab.hw.program import Programs
+from sevlab.hw.soc import Soc
+from sevlab.hw.vmcb import EXIT_INTR
+from sevlab.kvm import designs
+from sevlab.kvm.exits import HANDLERS, RESUME, unexpected
+from sevlab.kvm.kernel import Kernel
+from sevlab.kvm.vcpu import Vcpu
+from sevlab.kvm.vm import Vm
+from sevlab.trace import Trace
+
+EXITS = 1_000  # exits of one measured call
+
+
+@program
+async def asks() -> None:
+    while True:
+        eax, ebx, ecx, edx = await cpuid(1, 0)
+
+
+@program
+async def rests() -> None:
+    while True:
+        await hlt()
+
+
+@program
+async def writes() -> None:
+    while True:
+        for _ in range(100):
+            await store(0x1000, b"sixteen bytes...", c=True)
+        await hlt()
+
+
+def bare(leaf: int, subleaf: int) -> Generator[tuple[str, int, int], tuple[int, int, int, int], None]:
+    """A guest with nothing around it: a generator that asks the same, and takes the answer apart as `asks` does."""
+    while True:
+        eax, ebx, ecx, edx = yield ("cpuid", leaf, subleaf)
+
+
+def machine(guest: Any, sev: bool = False) -> Vcpu:
+    """A vCPU of a VM without SEV (or with a key put into slot 5 by hand), its program at the reset vector; trace off."""
+    trace = Trace(on=False)
+    soc = Soc("rome", Stream(1), trace, 16 << 20)
+    soc.programs = Programs()  # type: ignore[assignment]
+    kernel = Kernel(soc, None, designs.LINUX_6_1, {}, Gate(trace))
+    task = kernel.process("bench").task
+    vm = Vm(kernel, task, 0)
+    if sev:
+        soc.engine.install(5, bytes(range(16)))
+        vm.sev.active, vm.sev.asid = True, 5
+    vcpu = Vcpu(vm, 0)
+    vm.npt.fault = lambda gfn: 0x300 + (gfn & 0xFF)
+    soc.engine.write(5 if sev else 0, 0x3FF000, soc.programs.add(guest))
+    vcpu.leaves = {1: (1, 2, 3, 4)}
+    return vcpu
+
+
+def handled(vcpu: Vcpu) -> Any:
+    """KVM_RUN's inner loop (Vcpu._enter), for EXITS exits."""
+
+    def run() -> None:
+        soc, vmcb, trace, handlers = vcpu.vm.kernel.soc, vcpu.vmcb, vcpu.vm.kernel.soc.trace, HANDLERS
+        for code in exits(soc, vmcb, EXITS):
+            if trace.on:
+                raise AssertionError("the trace is off here")
+            if handlers.get(code, unexpected)(vcpu) != RESUME:
+                break
+        if vmcb.exit_code != EXIT_INTR:
+            raise AssertionError(f"left with {vmcb.exit_code:#x}: {vmcb.why}")
+
+    return run
+
+
+def figures() -> Iterator[Figure]:
+    send = bare(1, 0).send
+    send(None)
+
+    def limit() -> None:
+        for _ in range(EXITS):
+            send((1, 2, 3, 4))
+
+    yield pair("a CPUID exit handled in the kernel / a generator send", 10.0, handled(machine(asks)), limit, per=EXITS)

@@ -1,0 +1,110 @@
+"""The command line itself: mistakes cost one line and status 2, and help is there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sevlab as package
+from sevlab.cli.main import GLOBAL, main
+
+VERBS = (
+    "lab", "ok", "export", "verify", "show", "generate", "provision", "reset", "rotate",
+    "session", "measurement", "secret", "vmsa", "launch", "version",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_itself(verb, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([verb, "--help"])
+
+    assert done.value.code == 0
+    assert capsys.readouterr().out.startswith(f"usage: sevlab {verb}")
+
+
+def test_help_names_every_verb(capsys):
+    with pytest.raises(SystemExit) as done:
+        main(["--help"])
+
+    text = capsys.readouterr().out
+    assert done.value.code == 0 and all(verb in text for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ((), "a verb is missing"),
+        (("fly",), "invalid choice: 'fly'"),
+        (("--chip", "genoa", "ok"), "invalid choice: 'genoa'"),
+        (("--design", "linux-7", "ok"), "invalid choice: 'linux-7'"),
+        (("--seed", "x", "ok"), "no number"),
+        (("--seed", "-1", "ok"), "seed: '-1' is no number"),
+        (("--seed",), "--seed"),
+        (("--firmware-api", "0.24", "ok"), "MAJOR.MINOR.BUILD"),
+        (("--nv",), "--nv"),
+        (("--sed", "7", "ok"), "no option --sed"),
+        (("ok", "--frobnicate"), "ok does not know --frobnicate"),
+        (("ok", "--frobnicate=3", "more"), "invalid choice: 'more'"),
+        (("version", "3"), "version does not know 3"),
+        (("show",), "what"),
+        (("show", "me"), "invalid choice: 'me'"),
+        (("ok", "tdx"), "invalid choice: 'tdx'"),
+        (("measurement",), "WHAT"),
+        (("secret", "keep"), "invalid choice: 'keep'"),
+        (("export",), "DIR"),
+    ],
+)
+def test_a_wrong_command_line_costs_one_line_and_status_2(sevlab, words, line):
+    found = sevlab(*words)
+
+    assert (found.status, found.out, found.err.count("\n")) == (2, "", 1)
+    assert line in found.err and found.err.startswith("sevlab: ")
+
+
+@pytest.mark.parametrize("option", GLOBAL)
+def test_a_global_option_behind_the_verb_is_sent_to_its_place(sevlab, option):
+    found = sevlab("ok", option, "7")
+
+    assert found.status == 2
+    assert f"{option} stands before the verb" in found.err or "invalid choice" in found.err
+
+
+@pytest.mark.parametrize("words", [("version",), ("--version",)])
+def test_the_version_is_that_of_the_package(sevlab, words):
+    found = sevlab(*words)
+
+    assert found.status == 0 and found.out.startswith(f"sevlab {package.__version__} (Python ")
+
+
+def test_python_m_sevlab_is_sevlab():
+    found = subprocess.run([sys.executable, "-m", "sevlab", "version"], capture_output=True, text=True, timeout=60)
+
+    assert (found.returncode, found.stderr) == (0, "")
+    assert found.stdout.startswith("sevlab ")
+
+
+def test_a_reader_that_leaves_early_is_no_traceback():
+    """`sevlab ... | head -0`: the pipe is closed before the first line is written."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as closed:
+        found = subprocess.run(
+            [sys.executable, "-m", "sevlab", "version"], stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+
+    assert "Traceback" not in found.stderr
+
+
+def test_an_interrupt_is_one_line(sevlab, monkeypatch):
+    from sevlab.cli import course
+
+    def interrupted(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(course.metadata, "version", interrupted)
+
+    assert sevlab("version") == (130, "", "sevlab: interrupted\n")

@@ -1,0 +1,48 @@
+"""What every test may ask for: a real firmware image, and the Hypothesis profiles.
+
+The foreign tools stand in tests/judges.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import judges
+import pytest
+from hypothesis import HealthCheck, settings
+
+# The suite gives the same answer twice; `make laws` looks further, and elsewhere each time.
+settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("laws", deadline=None, max_examples=2_000, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return judges.ROOT
+
+
+@pytest.fixture(scope="session")
+def ovmf_path() -> Path:
+    """Debian's OVMF.fd, 2 MiB of real firmware: skipped where it is not installed, failed where every tool was promised."""
+    return judges.ovmf()
+
+
+@pytest.fixture(scope="session")
+def ovmf(ovmf_path: Path) -> bytes:
+    """The bytes of Debian's OVMF.fd."""
+    return ovmf_path.read_bytes()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder that is handed on beside the checkout: where SEVLAB_SHARED says, else ../shared.
+
+    It is no part of sevlab: where it is not there, the test is skipped.
+    """
+    folder = Path(os.environ.get("SEVLAB_SHARED") or judges.ROOT.parent / "shared")
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there (set SEVLAB_SHARED)")
+    return folder

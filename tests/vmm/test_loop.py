@@ -1,0 +1,126 @@
+"""The run loop: ports, an empty bus, start-up messages, and when it stops."""
+
+from __future__ import annotations
+
+import pytest
+
+from sevlab import Host, vmm
+from sevlab.hw.isa import hlt, inp, load, out, pause, program, store, ud2
+
+ICR = 0xFEE0_0300
+
+
+@pytest.fixture
+def host():
+    with Host("naples", seed=2) as machine:
+        yield machine
+
+
+def run(host, code, *args, **how):
+    vm = vmm.launch(host, program=code, args=args, **how)
+    vm.finish()
+    return vm, vm.run()
+
+
+@program
+async def reads_a_port_that_is_not_there():
+    for size in (1, 2, 4):
+        await out(0x402, await inp(0x60, size))
+    await hlt()
+
+
+def test_a_port_without_a_device_reads_as_ones_and_forgets(host):
+    vm, last = run(host, reads_a_port_that_is_not_there)
+
+    assert (last.name, bytes(vm.console)) == ("HLT", b"\xff" * 7)
+
+
+@program
+async def reads_memory_that_is_not_there():
+    await store(0xD000_0000, b"\x12\x34")
+    await out(0xE9, await load(0xD000_0000, 2))
+    await hlt()
+
+
+def test_memory_without_a_device_reads_as_ones_and_forgets(host):
+    vm, last = run(host, reads_memory_that_is_not_there)
+
+    assert (last.name, bytes(vm.console)) == ("HLT", b"\xff\xff")
+
+
+@program
+async def halts():
+    await hlt()
+
+
+@program
+async def starts_the_others(page, target, shorthand):
+    await store(0x9000, page + bytes(0x1000 - len(page)))
+    await store(ICR + 0x10, (target << 24).to_bytes(4, "little"))
+    await store(ICR, (0x500 | shorthand << 18).to_bytes(4, "little"))
+    await store(ICR, (0x600 | shorthand << 18 | 0x09).to_bytes(4, "little"))
+    await hlt()
+
+
+@program
+async def speaks():
+    await out(0xE9, b"a")
+    await hlt()
+
+
+@pytest.mark.parametrize(
+    ("target", "shorthand", "started"), [(1, 0, [True, True, False]), (2, 0, [True, False, True]), (0, 3, [True] * 3)]
+)
+def test_a_start_up_message_starts_the_processor_it_names(host, target, shorthand, started):
+    host.register(speaks)
+    vm = vmm.launch(host, program=starts_the_others, args=(speaks.image()[:0x64], target, shorthand), vcpus=3)
+    vm.finish()
+    last = vm.run()
+
+    assert last.name == "HLT"
+    assert [vcpu.started for vcpu in vm.vcpus] == started
+    assert bytes(vm.console) == b"a" * (sum(started) - 1)
+
+
+def test_processors_that_nobody_started_do_not_run(host):
+    vm, last = run(host, halts, vcpus=4)
+
+    assert last.vcpu == 0 and [vcpu.waiting for vcpu in vm.vcpus] == ["HLT", "", "", ""]
+
+
+@program
+async def waits_for_ever():
+    while True:
+        await pause()
+
+
+@program
+async def faults():
+    await out(0xE9, b"!")
+    await ud2()
+
+
+def test_an_exception_without_a_handler_ends_the_guest(host):
+    vm, last = run(host, faults)
+
+    assert (last.name, bytes(vm.console)) == ("SHUTDOWN", b"!")
+
+
+@program
+async def never_stops_talking():
+    while True:
+        await out(0xE9, b".")
+
+
+def test_the_loop_ends_after_its_rounds(host):
+    vm = vmm.launch(host, program=never_stops_talking)
+    vm.finish()
+    last = vm.run(rounds=25)
+
+    assert (last.name, len(vm.console)) == ("IO", 25)
+
+
+def test_a_guest_that_only_waits_is_stopped_as_by_a_signal(host):
+    vm, last = run(host, waits_for_ever)
+
+    assert last.name == "INTR"
