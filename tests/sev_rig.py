@@ -107,7 +107,9 @@ class Rig:
         """The VM behind a descriptor."""
         return self.kernel.vm_of(process or self.qemu, vm)
 
-    def op(self, vm: int, id: int, data: Wire | int = 0, *, sev_fd: int | None = None, process: Process | None = None) -> kvm_sev_cmd:
+    def op(
+        self, vm: int, id: int, data: Wire | int = 0, *, sev_fd: int | None = None, process: Process | None = None
+    ) -> kvm_sev_cmd:
         """One KVM_MEMORY_ENCRYPT_OP; `data` is put into memory and read back in place, refused or not."""
         process = process or self.qemu
         cmd = kvm_sev_cmd(id=id, error=UNTOUCHED, sev_fd=self.sev if sev_fd is None else sev_fd)

@@ -88,6 +88,14 @@ def test_the_licence_is_apache_2_whole():
     assert PROJECT["project"]["license"] == "Apache-2.0"
 
 
+def test_the_readmes_example_runs(capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+    exec(compile(code, "README.md", "exec"), {})
+
+    assert "correct horse battery staple" in capsys.readouterr().out
+
+
 # ------------------------------------------------------------- make
 
 

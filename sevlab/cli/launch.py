@@ -227,7 +227,7 @@ def _state(vm: Vm) -> dict[str, Any]:
 
 def _answer(vm: Vm) -> bytes:
     """The secret as the guest read it and wrote it to the page it shares."""
-    status, data = boot.read_answer(vm.read(boot.MAILBOX, boot.MAILBOX_LIMIT))
+    status, data = vm.answer()
     if status != boot.ANSWER:
         raise Failed(f"the guest did not read the secret: {ANSWERS.get(status, f'its answer is {status:#x}')}")
     return data

@@ -66,9 +66,7 @@ def machine(args: argparse.Namespace, **options: Any) -> Iterator[Host]:
     from sevlab.crypto import Stream
     from sevlab.host import Host
 
-    design = getattr(designs, DESIGNS[args.design], None)
-    if design is None:
-        raise Failed(f"the design {args.design} is not modelled yet")
+    design = getattr(designs, DESIGNS[args.design])
     stream = Stream(args.seed)
     nv = NvFile(args.nv) if args.nv else None
     if nv is not None:

@@ -12,13 +12,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sevlab.cli import course, launch, owner, platform, verify
+from sevlab.cli import course, launch, owner, platform, verify, vmsa
 from sevlab.cli.files import Failed, Misused, api_version, number
 from sevlab.cli.machine import DESIGNS
 
 CHIPS = ("naples", "rome", "milan")
 GLOBAL = ("--chip", "--design", "--seed", "--firmware-api", "--nv")
-GROUPS = (course, launch, owner, verify, platform)
+GROUPS = (course, launch, owner, vmsa, verify, platform)
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,4 +1,4 @@
-"""The guest owner's verbs: session, measurement, secret, vmsa. They need no machine, only what it said.
+"""The guest owner's verbs: session, measurement, secret. They need no machine, only what it said.
 
 Their forms are sevctl's (https://github.com/virtee/sevctl), so that its users feel at home.
 """
@@ -7,18 +7,16 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-from sevlab.abi import ovmf
 from sevlab.abi.cert import SevCert
 from sevlab.abi.hashes import kernel_hashes
 from sevlab.abi.sev import POLICY_ES
-from sevlab.abi.vmsa import BSP_EIP, Segment, Vmsa, signature, vmsa_page
+from sevlab.abi.vmsa import Vmsa
 from sevlab.cli.files import Failed, Misused, blob, blob_or_text, firmware, number, policy, read, save
-from sevlab.wire import Wire
+from sevlab.cli.vmsa import group, register_page
 
 BYTE = 0xFF
 VMSA = Vmsa.SIZE
@@ -35,7 +33,7 @@ def add(verbs: Any) -> None:
     verb.add_argument("--owner-seed", type=number("owner-seed"), metavar="N", help="for lessons: the same keys each time")
     verb.set_defaults(run=session)
 
-    build = _group(verbs, "measurement", "what a launch must measure").add_parser("build", help="measurement and nonce, in base64")
+    build = group(verbs, "measurement", "what a launch must measure").add_parser("build", help="measurement and nonce, in base64")
     for option in ("api-major", "api-minor", "build-id"):
         build.add_argument(f"--{option}", type=number(option, BYTE), required=True, metavar="N")
     build.add_argument("--policy", type=policy, required=True, metavar="P")
@@ -53,7 +51,7 @@ def add(verbs: Any) -> None:
     build.add_argument("--outfile", metavar="FILE", help="write the 48 bytes there, too")
     build.set_defaults(run=measurement)
 
-    build = _group(verbs, "secret", "secrets for one launch").add_parser("build", help="write a secret's header and payload")
+    build = group(verbs, "secret", "secrets for one launch").add_parser("build", help="write a secret's header and payload")
     build.add_argument("--tik", required=True, help="path or base64")
     build.add_argument("--tek", required=True, help="path or base64")
     build.add_argument("--launch-measure-blob", required=True, metavar="BLOB", help="path or base64, 48 bytes")
@@ -62,27 +60,6 @@ def add(verbs: Any) -> None:
     build.add_argument("header", metavar="HEADER")
     build.add_argument("payload", metavar="PAYLOAD")
     build.set_defaults(run=secret)
-
-    group = _group(verbs, "vmsa", "register pages of SEV-ES vCPUs")
-    for name, run in (("build", vmsa_build), ("update", vmsa_update)):
-        build = group.add_parser(name, help=f"{name} a register page")
-        build.add_argument("filename", metavar="FILE")
-        build.add_argument(
-            "--cpu", type=number("cpu", 1023), required=True, metavar="N", help="0 boots, the others start at the reset block"
-        )
-        for option, most in (("family", 0x10E), ("model", 0xFF), ("stepping", 0xF)):
-            build.add_argument(f"--{option}", type=number(option, most), metavar="N", help="(default: that of --chip)")
-        build.add_argument("--firmware", metavar="F")
-        build.add_argument("--userspace", choices=("qemu", "ec2", "gce"), default="qemu", help="the VMM whose registers they are")
-        build.set_defaults(run=run)
-    shown = group.add_parser("show", help="print a register page as JSON")
-    shown.add_argument("filename", metavar="FILE")
-    shown.set_defaults(run=vmsa_show)
-
-
-def _group(verbs: Any, name: str, text: str) -> Any:
-    """A verb that is followed by another."""
-    return verbs.add_parser(name, help=text).add_subparsers(dest="what", metavar="WHAT", required=True)
 
 
 # ------------------------------------------------------------- session
@@ -166,7 +143,7 @@ def _save_areas(args: argparse.Namespace, image: bytes) -> bytes:
     if not count:
         raise Misused("measurement build: the policy is SEV-ES's, so the registers of --num-cpus vCPUs are measured")
     if args.vmsa_cpu0 is None:
-        return b"".join(_page(args, args.firmware, image, cpu) for cpu in range(count))
+        return b"".join(register_page(args, args.firmware, image, cpu) for cpu in range(count))
     if count > 1 and args.vmsa_cpu1 is None:
         raise Misused("measurement build: more than one vCPU takes --vmsa-cpu1 beside --vmsa-cpu0")
     first = read(args.vmsa_cpu0, "vmsa-cpu0", most=VMSA)
@@ -202,84 +179,3 @@ def secret(args: argparse.Namespace) -> int:
     save({Path(args.header): header, Path(args.payload): payload})
     print(f"wrote {args.header} ({len(header)} bytes) and {args.payload} ({len(payload)} bytes)")
     return 0
-
-
-# ------------------------------------------------------------- vmsa
-
-
-def vmsa_build(args: argparse.Namespace) -> int:
-    """Write one register page."""
-    image = firmware(args.firmware) if args.firmware is not None else None
-    save({Path(args.filename): _page(args, args.firmware, image, args.cpu)})
-    return 0
-
-
-def _page(args: argparse.Namespace, path: str | None, image: bytes | None, cpu: int) -> bytes:
-    """The register page of vCPU `cpu`."""
-    variant = "init2" if args.design == "linux-6.12" else "legacy"
-    return vmsa_page(_eip(path, image, cpu), signature=_signature(args), variant=variant, vmm=getattr(args, "userspace", "qemu"))
-
-
-def _eip(path: str | None, image: bytes | None, cpu: int) -> int:
-    """Where vCPU `cpu` starts.
-
-    Raises Failed, Misused.
-    """
-    if cpu == 0:
-        return BSP_EIP
-    if image is None:
-        raise Misused(f"vmsa: vCPU {cpu} starts at the reset block of a --firmware")
-    try:
-        eip = ovmf.parse(image).reset_block
-    except ValueError as error:
-        raise Failed(f"firmware {path}: {error}") from None
-    if eip is None:
-        raise Failed(f"firmware {path}: it has no SEV-ES reset block, so nobody can say where vCPU {cpu} starts")
-    return eip
-
-
-def _signature(args: argparse.Namespace) -> int:
-    """CPUID 1.EAX, as the options say, else of --chip."""
-    from sevlab.hw import chips
-
-    chip = chips.by_name(args.chip)
-    given = [getattr(args, key, None) for key in ("family", "model", "stepping")]
-    own = (chip.family, chip.model, chip.stepping)
-    if all(part is None for part in given):
-        return chip.signature
-    return signature(*(mine if part is None else part for part, mine in zip(given, own, strict=True)))
-
-
-def vmsa_update(args: argparse.Namespace) -> int:
-    """Change processor and start address of a register page, and nothing else."""
-    page = _vmsa(args.filename)
-    if any(part is not None for part in (args.family, args.model, args.stepping)):
-        page.rdx = _signature(args)
-    if args.firmware is not None and args.cpu:
-        eip = _eip(args.firmware, firmware(args.firmware), args.cpu)
-        page.rip, page.cs.base = eip & 0xFFFF, eip & 0xFFFF0000
-    save({Path(args.filename): page.pack()})
-    return 0
-
-
-def vmsa_show(args: argparse.Namespace) -> int:
-    """A register page as JSON, a key a field."""
-    print(json.dumps(_plain(_vmsa(args.filename)), indent=2))
-    return 0
-
-
-def _vmsa(path: str) -> Vmsa:
-    data = read(path, "vmsa", most=VMSA)
-    if len(data) != VMSA:
-        raise Failed(f"vmsa {path}: a register page has {VMSA} bytes, this file has {len(data)}")
-    return Vmsa.unpack(data)
-
-
-def _plain(wire: Wire) -> dict[str, Any]:
-    """A Wire as numbers, hex and nested dictionaries; reserved fields are left out."""
-    found: dict[str, Any] = {}
-    for field in wire.LAYOUT:
-        value = getattr(wire, field.name)
-        if not field.name.startswith(("reserved", "pad")):
-            found[field.name] = _plain(value) if isinstance(value, Segment) else value.hex() if isinstance(value, bytes) else value
-    return found

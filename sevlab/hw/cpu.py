@@ -49,6 +49,7 @@ __all__ = ["Thread", "Vmcb", "exits", "vmrun"]
 # MSRs that the processor answers itself in an SEV guest (firmware.md 7.2).
 MSR_GHCB, MSR_SEV_STATUS = 0xC001_0130, 0xC001_0131
 
+FETCH: Instruction = ("fetch",)  # what a processor does before its first instruction
 WORLD_SWITCH = COSTS["VMRUN"].ns + COSTS["VMEXIT"].ns
 
 
@@ -216,22 +217,17 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
     fault are the last. Errors of Python inside a guest program come through as they are, and so does an OSError of
     the kernel's page-fault handler; the guest then stands before the instruction that met them.
     """
-    trace, left = soc.trace, budget
+    trace, instruction = soc.trace, FETCH
     trace.now += WORLD_SWITCH  # soc.clock.spend(), in place
-    instruction: Instruction = ("fetch",)
     try:
         if not _enter(soc, vmcb):
             yield vmcb.exit(EXIT_INVALID)
             return
         thread: Thread = vmcb.thread  # type: ignore[assignment]
-        es, regs, log = vmcb.es, vmcb.regs, thread.log
+        es, regs, note = vmcb.es, vmcb.regs, thread.log.append
         instruction = _resume(vmcb, thread)
         value: Any
-        while True:
-            if not left:
-                yield vmcb.exit(EXIT_INTR)
-                return
-            left -= 1
+        for _ in range(budget):
             if instruction[0] == "cpuid" and not es:  # what the rest of this loop would do, in place: the hot path
                 _, regs.rax, regs.rcx = instruction
                 vmcb.exit_code = EXIT_CPUID
@@ -240,7 +236,7 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
                 if vmcb.skip:
                     value = (regs.rax, regs.rbx, regs.rcx, regs.rdx)
                     thread.pending = instruction = thread.send(value)  # type: ignore[misc]
-                    log.append(value)
+                    note(value)
                     vmcb.skip = False
                 continue
             leave = LEAVE.get(instruction[0])
@@ -254,9 +250,10 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
             if instruction[0] in AWAY:
                 thread = vmcb.thread  # type: ignore[assignment]
                 thread.rebuild()
-                instruction, log = thread.pending, thread.log
+                instruction, note = thread.pending, thread.log.append
             else:
                 instruction = thread.step(value)
+        code = vmcb.exit(EXIT_INTR)
     except NestedFault as fault:
         code = _nested(vmcb, instruction, fault)
     except (TripleFault, NoKey, StopIteration, Fault) as fault:

@@ -41,9 +41,15 @@ def encode(value: Any) -> bytes:
         return b"f%d:" % len(body) + body
     if isinstance(value, bytes):
         return b"b%d:" % len(value) + value
-    if value is None or isinstance(value, bool | int | float | str):
-        text = str.__str__(value) if isinstance(value, str) else repr(int(value) if isinstance(value, enum.IntEnum) else value)
-        return b"%c%d:" % (type(value).__mro__[-2].__name__[0].encode(), len(text.encode())) + text.encode()
+    if value is None:
+        return b"n0:"
+    if isinstance(value, str):
+        text = str.__str__(value).encode()
+        return b"s%d:" % len(text) + text
+    if isinstance(value, bool | int | float):
+        kind = b"o" if isinstance(value, bool) else b"i" if isinstance(value, int) else b"d"
+        text = repr(int(value) if isinstance(value, int) else value).encode()  # a member of an IntEnum is its number
+        return kind + b"%d:" % len(text) + text
     raise TypeError(f"{value!r} may change after it was measured; a program takes numbers, bytes, text, None and tuples of them")
 
 
@@ -114,7 +120,7 @@ def _measure_value(owner: str, name: str, value: Any, seen: Seen) -> tuple[bytes
     home = getattr(value, "__module__", None)
     if home == ISA:
         return b"isa", value  # the processor's own: it is the same everywhere
-    if home == "builtins" and getattr(builtins, name, None) is value:
+    if name in vars(builtins) and vars(builtins)[name] is value:
         if name in REFUSED:
             raise TypeError(f"{owner} names {name}: a guest has no {name}; it stores to memory or writes to a port")
         return b"builtin", value

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sevlab.bulk import PAGE
 from sevlab.crypto import Stream
 from sevlab.hw import chips
@@ -12,6 +10,7 @@ from sevlab.hw.clock import Clock
 from sevlab.hw.dram import Dram
 from sevlab.hw.engine import Engine
 from sevlab.hw.pages import Pages
+from sevlab.hw.program import Programs
 from sevlab.trace import Event, Trace, u16, u64
 
 
@@ -49,7 +48,7 @@ class Soc:
         self.dram = Dram(memory)
         self.engine = Engine(self.chip, stream, self.dram, trace)
         self.pages = Pages(memory // PAGE, trace)
-        self.programs: dict[bytes, Any] = {}
+        self.programs = Programs()
         self.written_back = True  # no guest has run yet
 
     def wbinvd(self) -> None:

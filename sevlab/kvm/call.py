@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Blocked", "Call", "Calls", "Flag", "Lock", "Locks", "Mutex", "Request", "Tick", "TryLock", "Unlock", "Wait"]
 
 TICKS = 32  # how long a call is driven for without what it waits for
+PATIENCE = 1000  # how many waits a signal ends in one call before that is called a bug
 
 
 class Blocked(KvmError):
@@ -48,7 +49,7 @@ class Call:
     """
 
     __slots__ = (
-        "_end", "_request", "_work", "calls", "done", "error", "file", "killed", "number", "result", "signalled", "task", "what",
+        "_end", "_ended", "_request", "_work", "calls", "done", "error", "file", "killed", "number", "result", "signalled", "task", "what",
     )  # fmt: skip
 
     def __init__(self, calls: Calls, task: Task, what: str, work: Any, end: Callable[[Call], None] | None = None) -> None:
@@ -66,6 +67,7 @@ class Call:
         self.killed = False
         self._work = work
         self._end = end
+        self._ended = 0  # how many waits a signal has ended
         self._request: Request | None = None
 
     # ------------------------------------------------------ from outside
@@ -134,22 +136,27 @@ class Call:
             return False
         if request is None:
             self._begin()
-            return True
-        error: KvmError | None = None
-        if isinstance(request, Tick) and request.ended_by(self):
-            error = KvmError(EINTR, why=f"a signal ended the call: it {request}")
+        elif request.ended_by(self) and (isinstance(request, Tick) or not request.ready()):
+            code = request.code if isinstance(request, Lock) and request.code else EINTR
+            self._end_wait(KvmError(code, why=f"a signal ended the call: {self} {request}"))
         elif request.ready():
             try:
                 request.grant(self)
             except KvmError as refusal:
-                error = refusal
-        elif request.ended_by(self):
-            code = request.code if isinstance(request, Lock) and request.code else EINTR
-            error = KvmError(code, why=f"a signal ended the call: it {request}")
+                self._resume(refusal)
+            else:
+                self._resume(None)
         else:
             return False
-        self._resume(error)
         return True
+
+    def _end_wait(self, error: KvmError) -> None:
+        """End a wait with a refusal. Kernel code leaves then, sooner or later; what does not is a bug."""
+        self._ended += 1
+        if self._ended > PATIENCE:
+            self._close(error=RuntimeError(f"{self} does not end after a signal: it {self._request}"))
+        else:
+            self._resume(error)
 
     def _begin(self) -> None:
         if callable(self._work):
@@ -171,6 +178,8 @@ class Call:
         except Exception as refusal:
             return self._close(error=refusal)
         request = self._request
+        if not isinstance(request, Request):
+            return self._close(error=TypeError(f"{self} awaited {request!r}, which is no request of sevlab.kvm.lock"))
         if isinstance(request, Lock) and not request.ready():
             holder = request.mutex.holder
             self.calls.trace.emit(LockAwaited, self.number, request.mutex.name, holder.number if holder else 0)
@@ -218,7 +227,7 @@ class Call:
         if request.state == "uninterruptible":
             raise blocked
         self.signalled = True
-        self._resume(blocked)
+        self._end_wait(blocked)
 
     def _abandon(self) -> None:
         self.signalled = self.killed = True

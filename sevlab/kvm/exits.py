@@ -2,15 +2,15 @@
 
 A handler answers RESUME (0) to run the guest again, or why not: USER, the exit is
 user space's and kvm_run says which; BLOCK, the vCPU has halted; TICK, its time
-slice is over. Source: kvm.md A3, A10, G8 (svm_exit_handlers, x86.c). SEV-ES's own
-exits are not in this table yet: a VMGEXIT is one that nobody handles.
+slice is over. Source: kvm.md A3, A10, G8 (svm_exit_handlers, x86.c). Every
+code that the processor can say has a row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINVAL
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sevlab.abi.kvm import (
     KVM_EXIT_FAIL_ENTRY,
@@ -38,6 +38,7 @@ from sevlab.hw.vmcb import (
     EXIT_MSR,
     EXIT_NPF,
     EXIT_SHUTDOWN,
+    EXIT_VMGEXIT,
     EXIT_VMMCALL,
     IOIO_IN,
     NPF_FETCH,
@@ -224,6 +225,7 @@ EXITS: dict[int, ExitRow] = {
     EXIT_SHUTDOWN: ExitRow(shutdown),
     EXIT_VMMCALL: ExitRow(vmmcall, "every hypercall but VAPIC_POLL_IRQ is unknown"),
     EXIT_NPF: ExitRow(npf, "no access that is half memory and half device; no dirty bits"),
+    EXIT_VMGEXIT: ExitRow(unexpected, "all of it: SEV-ES guests have no way to ask yet"),
     EXIT_INVALID: ExitRow(invalid, "the checks that tell a save area from noise"),
 }
-HANDLERS: dict[int, Any] = {code: row.handler for code, row in EXITS.items()}
+HANDLERS: dict[int, Callable[[Vcpu], int]] = {code: row.handler for code, row in EXITS.items()}

@@ -40,7 +40,7 @@ def guest_init(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
     except KvmError as no:
         why = f"{no.why}; sev_guest_init() says EBUSY whatever it was"
         raise KvmError(EBUSY, why=why) from no  # whatever sev_asid_new() said: its code is lost here
-    _bring_up(vm, cmd)
+    _bring_up(vm, cmd)  # EIO, ETIMEDOUT, ENODEV
 
 
 def guest_init_default(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
@@ -53,7 +53,7 @@ def guest_init_default(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
     need(not vm.created, EINVAL)  # kvm->created_vcpus
     need(not vm.sev.active, EINVAL)  # sev->active; EBUSY before 6.10
     _take_asid(vm, caller, es)  # EBUSY, ENOTTY, EINVAL: sev_asid_new()'s own
-    _bring_up(vm, cmd)
+    _bring_up(vm, cmd)  # EIO, ETIMEDOUT, ENODEV
 
     vm.sev.ghcb_version = int(es)
 
@@ -71,7 +71,7 @@ def guest_init2(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
     need(es or not init.ghcb_version, EINVAL)  # !es_active && data->ghcb_version
     need(not sev.active, EINVAL)  # sev->active
     _take_asid(vm, caller, es)  # EBUSY, ENOTTY, EINVAL: sev_asid_new()'s own
-    _bring_up(vm, cmd)
+    _bring_up(vm, cmd)  # EIO, ETIMEDOUT, ENODEV
 
     sev.vmsa_features = init.vmsa_features
     sev.ghcb_version = (init.ghcb_version or GHCB_VERSION_DEFAULT) if es else 0

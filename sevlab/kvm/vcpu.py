@@ -48,7 +48,7 @@ from sevlab.hw.pages import HOST, VMSA
 from sevlab.hw.vmcb import Vmcb
 from sevlab.kvm import Row, copy_from_user, copy_to_user, vcpu_regs
 from sevlab.kvm.backing import Backing
-from sevlab.kvm.exits import HANDLERS, RESUME, TICK, USER, unexpected
+from sevlab.kvm.exits import HANDLERS, RESUME, TICK, USER
 from sevlab.kvm.fd import File, KvmError, need
 from sevlab.kvm.lock import Lock, Mutex, Tick, Wait
 from sevlab.trace import Event, u32, u64
@@ -228,8 +228,8 @@ class Vcpu(File):
             for code in exits(soc, vmcb, SLICE):
                 if trace.on:
                     trace.emit(VmExit, vm.number, self.id, code & 0xFFFF_FFFF, vmcb.exit_info_1, vmcb.exit_info_2)
-                outcome = handlers.get(code, unexpected)(self)
-                if outcome != RESUME:
+                outcome = handlers[code](self)
+                if outcome:
                     break
             if outcome == USER:
                 return 0

@@ -9,7 +9,7 @@
 `vmm.steps` has the same launch as one function a step.
 """
 
-from sevlab.vmm import launch as steps
+from sevlab.vmm import steps
 from sevlab.vmm.launch import launch
 from sevlab.vmm.vm import Exit, Slot, Vcpu, Vm
 

@@ -1,228 +1,17 @@
-"""The launch recipe, one step a function, in the order in which QEMU takes them.
-
-Source: firmware.md 2.5. `launch` takes all of them; a lesson takes them one at
-a time.
-"""
+"""The launch recipe: all steps in their order, and nothing left behind when one is refused."""
 
 from __future__ import annotations
 
+from itertools import chain, count
 from typing import Any
 
-from sevlab.abi import boot, hashes, ovmf
-from sevlab.abi.kvm import (
-    KVM_CAP_VM_TYPES,
-    KVM_CHECK_EXTENSION,
-    KVM_CREATE_VCPU,
-    KVM_CREATE_VM,
-    KVM_GET_SUPPORTED_CPUID,
-    KVM_GET_VCPU_MMAP_SIZE,
-    KVM_MEMORY_ENCRYPT_REG_REGION,
-    KVM_SET_CPUID2,
-    KVM_SET_USER_MEMORY_REGION,
-    KVM_SEV_ES_INIT,
-    KVM_SEV_INIT,
-    KVM_SEV_INIT2,
-    KVM_SEV_LAUNCH_MEASURE,
-    KVM_SEV_LAUNCH_START,
-    KVM_SEV_LAUNCH_UPDATE_DATA,
-    KVM_SEV_LAUNCH_UPDATE_VMSA,
-    KVM_X86_DEFAULT_VM,
-    KVM_X86_SEV_ES_VM,
-    KVM_X86_SEV_VM,
-    kvm_cpuid2,
-    kvm_cpuid_entry2,
-    kvm_enc_region,
-    kvm_sev_init,
-    kvm_sev_launch_measure,
-    kvm_sev_launch_start,
-    kvm_sev_launch_update_data,
-    kvm_userspace_memory_region,
-)
-from sevlab.abi.session import Measurement
+from sevlab.abi import boot
 from sevlab.abi.sev import POLICY_ES
 from sevlab.kvm.process import Process
-from sevlab.vmm.vm import Slot, Vcpu, Vm
+from sevlab.vmm import steps
+from sevlab.vmm.vm import Vm
 
-FIRMWARE_LIMIT = 16 << 20  # bytes: below it, the space under 4 GiB belongs to devices
-CPUID_ENTRIES = 100  # room for the leaves that the kernel offers
-HOLE = boot.TOP - FIRMWARE_LIMIT
-
-
-def create_vm(process: Process, *, es: bool = False, legacy: bool = False) -> Vm:
-    """Open the two devices, create a VM and make it an SEV guest.
-
-    Where the kernel has VM types (6.10 and newer) the VM is of such a type and
-    KVM_SEV_INIT2 makes it a guest; elsewhere, or with `legacy` (QEMU's
-    legacy-vm-type), KVM_SEV_INIT or KVM_SEV_ES_INIT does. The two differ in
-    what the registers of an SEV-ES guest measure.
-    """
-    kvm, sev = process.open("/dev/kvm"), process.open("/dev/sev", "r+")
-    kind = KVM_X86_SEV_ES_VM if es else KVM_X86_SEV_VM
-    typed = not legacy and bool(process.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) >> kind & 1)
-    vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, kind if typed else KVM_X86_DEFAULT_VM), es=es)
-    if typed:
-        vm.sev_op(KVM_SEV_INIT2, kvm_sev_init())
-    else:
-        vm.sev_op(KVM_SEV_ES_INIT if es else KVM_SEV_INIT)
-    return vm
-
-
-def add_memory(vm: Vm, gpa: int, size: int) -> Slot:
-    """Map `size` bytes, give them to the guest at `gpa`, and tell the kernel that they may hold ciphertext.
-
-    The last of these pins them: a page under a key may not move (REG_REGION).
-    """
-    slot = Slot(gpa, size, vm.process.mmap(size))
-    region = kvm_userspace_memory_region(slot=len(vm.slots), guest_phys_addr=gpa, memory_size=size, userspace_addr=slot.hva)
-    vm.ioctl(KVM_SET_USER_MEMORY_REGION, region, step="SET_USER_MEMORY_REGION")
-    vm.ioctl(KVM_MEMORY_ENCRYPT_REG_REGION, kvm_enc_region(addr=slot.hva, size=size), step="MEMORY_ENCRYPT_REG_REGION")
-    vm.slots.append(slot)
-    return slot
-
-
-def add_firmware(vm: Vm, image: bytes) -> Slot:
-    """Map a firmware image so that it ends at 4 GiB, in clear for now.
-
-    Raises ValueError for an image that is empty, above 16 MiB or no whole pages.
-    """
-    if not 0 < len(image) <= FIRMWARE_LIMIT or len(image) % boot.PAGE:
-        raise ValueError(
-            f"a firmware image is 1 to {FIRMWARE_LIMIT // boot.PAGE} pages of {boot.PAGE} bytes, this one has {len(image)} bytes"
-        )
-    vm.firmware = ovmf.parse(image)
-    slot = add_memory(vm, boot.TOP - len(image), len(image))
-    vm.process.write(slot.hva, image)
-    return slot
-
-
-def add_vcpus(vm: Vm, count: int) -> None:
-    """Create vCPUs 0 to count - 1 and map the page that each shares with the kernel."""
-    size = vm.process.ioctl(vm.kvm, KVM_GET_VCPU_MMAP_SIZE, 0)
-    for index in range(count):
-        fd = vm.ioctl(KVM_CREATE_VCPU, index, step="CREATE_VCPU")
-        vm.vcpus.append(Vcpu(vm.process, index, fd, vm.process.mmap(size, fd=fd)))
-
-
-def reset_vcpus(vm: Vm) -> None:
-    """Give every vCPU the processor that the kernel offers, and the registers that QEMU begins with.
-
-    KVM's own reset leaves segments "not accessed" and another family in RDX;
-    an SEV-ES guest's registers are measured, so whoever predicts them must
-    know which VMM set them.
-    """
-    room = kvm_cpuid2(nent=CPUID_ENTRIES).pack() + bytes(CPUID_ENTRIES * kvm_cpuid_entry2.SIZE)
-    leaves = vm.process.put(room)
-    vm.process.ioctl(vm.kvm, KVM_GET_SUPPORTED_CPUID, leaves)
-    signature = _leaf(vm.process.read(leaves, len(room)), 1).eax
-    for vcpu in vm.vcpus:
-        vcpu.ioctl(KVM_SET_CPUID2, leaves)
-        regs, sregs = vcpu.registers()
-        regs.rdx = signature
-        for name in ("ds", "es", "fs", "gs", "ss"):
-            getattr(sregs, name).type = 3  # data, writable, accessed
-        sregs.cs.type = 11  # code, readable, accessed
-        sregs.tr.type = 11  # a busy TSS
-        vcpu.set_registers(regs, sregs)
-
-
-def _leaf(table: bytes, function: int) -> kvm_cpuid_entry2:
-    """One CPUID leaf of a kvm_cpuid2 and its entries; an empty one if it is not there."""
-    for index in range(kvm_cpuid2.unpack(table).nent):
-        entry = kvm_cpuid_entry2.unpack(table, kvm_cpuid2.SIZE + index * kvm_cpuid_entry2.SIZE)
-        if entry.function == function:
-            return entry
-    return kvm_cpuid_entry2(function)
-
-
-def point_aps(vm: Vm) -> None:
-    """Have every vCPU but the first start where the firmware's reset block says: once sealed, nobody can.
-
-    Raises ValueError when the firmware has no such block.
-    """
-    eip = vm.firmware.reset_block if vm.firmware else None
-    if eip is None:
-        raise ValueError("SEV-ES needs a firmware with a reset block in its table; this one has none")
-    for vcpu in vm.vcpus[1:]:
-        regs, sregs = vcpu.registers()
-        regs.rip, sregs.cs.base = eip & 0xFFFF, eip & 0xFFFF0000
-        vcpu.set_registers(regs, sregs)
-
-
-def launch_start(vm: Vm, policy: int, session: Any = None) -> None:
-    """LAUNCH_START: a guest context with a fresh key.
-
-    `session` is what the owner sent: an object with .godh and .session, or the
-    two as bytes (the owner's Diffie-Hellman certificate, 2084; the session,
-    128). Without one, the transport keys are all zero and the policy is
-    nobody's promise.
-    """
-    godh, blob = (bytes(part) for part in _parts(session))
-    start = kvm_sev_launch_start(policy=policy)
-    if godh or blob:
-        start.dh_uaddr, start.dh_len = vm.process.put(godh), len(godh)
-        start.session_uaddr, start.session_len = vm.process.put(blob), len(blob)
-    vm.handle = vm.sev_op(KVM_SEV_LAUNCH_START, start).handle
-    vm.policy = policy
-
-
-def _parts(session: Any) -> tuple[Any, Any]:
-    """Certificate and session, each as something that `bytes` takes."""
-    if session is None:
-        return b"", b""
-    pair = (session.godh, session.session) if hasattr(session, "godh") else session
-    godh, blob = (part.pack() if hasattr(part, "pack") else part for part in pair)
-    return godh, blob
-
-
-def update_data(vm: Vm, gpa: int, n: int) -> None:
-    """LAUNCH_UPDATE_DATA: measure and encrypt `n` bytes of the guest's memory where they lie."""
-    vm.sev_op(KVM_SEV_LAUNCH_UPDATE_DATA, kvm_sev_launch_update_data(uaddr=vm.hva(gpa, n), len=n))
-
-
-def load_firmware(vm: Vm) -> None:
-    """Measure and encrypt the firmware image."""
-    assert vm.firmware is not None
-    update_data(vm, vm.firmware.gpa, vm.firmware.size)
-
-
-def load_hashes(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str = "", gpa: int | None = None) -> None:
-    """Measure the table of hashes of what is booted directly, at the firmware's place for it or at `gpa`.
-
-    Raises ValueError when neither is there: QEMU refuses kernel-hashes=on for such a firmware.
-    """
-    area = vm.firmware and vm.firmware.hash_area
-    table = hashes.kernel_hashes(kernel, initrd, append)
-    if gpa is None:
-        if not area or area.size < len(table):
-            raise ValueError("the firmware has no area for kernel hashes, so a kernel cannot be measured; say where they go")
-        gpa = area.base
-    vm.write(gpa, table)
-    update_data(vm, gpa, len(table))
-
-
-def place_kernel(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str = "") -> None:
-    """Put kernel, initrd and command line into the guest's memory, in clear: the firmware fetches and checks them."""
-    for gpa, data in boot.placement(kernel, initrd, append):
-        vm.write(gpa, data)
-
-
-def update_vmsas(vm: Vm) -> None:
-    """LAUNCH_UPDATE_VMSA: measure and encrypt the registers of every vCPU, in the order of their numbers."""
-    vm.sev_op(KVM_SEV_LAUNCH_UPDATE_VMSA)
-
-
-def launch_measure(vm: Vm) -> bytes:
-    """LAUNCH_MEASURE: 32 bytes of MAC and 16 of nonce; from now on nothing can be added but secrets."""
-    buffer = vm.process.put(bytes(Measurement.SIZE))
-    vm.sev_op(KVM_SEV_LAUNCH_MEASURE, kvm_sev_launch_measure(uaddr=buffer, len=Measurement.SIZE))
-    vm.measurement = vm.process.read(buffer, Measurement.SIZE)
-    return vm.measurement
-
-
-def program_image(program: Any, args: tuple[Any, ...] = ()) -> bytes:
-    """A firmware image of one page that is `program` itself, with the places of the course's own firmware in its table."""
-    places = [ovmf.reset_block(boot.RESET_BLOCK), ovmf.secret_area(*boot.SECRET_AREA), ovmf.hash_area(*boot.HASH_AREA)]
-    return ovmf.with_table(program.image(*args), places)
+SLACK = 16 << 20  # bytes that a VMM may pin beside its guest's memory
 
 
 def launch(
@@ -242,7 +31,7 @@ def launch(
     memory: int = boot.MEMORY,
     hashes_gpa: int | None = None,
     legacy: bool = False,
-    name: str = "vmm",
+    name: str | None = None,
 ) -> Vm:
     """Launch a guest up to its measurement, and return it: `inject_secret`, `finish` and `run` are still to come.
 
@@ -251,11 +40,12 @@ def launch(
     `args` are the program's. `kernel` (bytes, or a program), `initrd` and
     `append` are booted directly and measured as hashes. `es` follows the
     policy unless given. `memory` counts bytes of RAM at gpa 0 and grows with
-    the kernel. `process` is the VMM's own; without one it is made, with enough
-    RLIMIT_MEMLOCK. `hashes_gpa`, `legacy`, `session`: see the steps above.
+    the kernel. `process` is the VMM's own; without one it is made (`name`, or
+    vmm, vmm-2, ...), with enough RLIMIT_MEMLOCK. For `hashes_gpa`, `legacy` and
+    `session` see `sevlab.vmm.steps`.
 
     Raises ValueError for what no VMM could start, OSError for what kernel or
-    firmware refuse. A process made here is gone after either.
+    firmware refuse. After either, what was made here is gone.
     """
     image = _image(host, program, args, firmware)
     if kernel is not None and not isinstance(kernel, bytes | bytearray | memoryview):
@@ -266,42 +56,49 @@ def launch(
     if vcpus < 1:
         raise ValueError(f"a guest has at least one vCPU, not {vcpus}")
     memory = max(memory, boot.memory_needed(kernel or b"", initrd)) + boot.PAGE - 1 & -boot.PAGE
-    if memory > HOLE:
-        raise ValueError(f"{memory:#x} bytes of memory reach into the firmware below 4 GiB; {HOLE:#x} are the most")
+    if memory > steps.HOLE:
+        raise ValueError(f"{memory:#x} bytes of memory reach into the firmware below 4 GiB; {steps.HOLE:#x} are the most")
 
-    made = process is None
+    vm, made = None, process is None
     if process is None:
-        process = host.process(name, memlock=memory + 2 * len(image) + (16 << 20))
+        process = host.process(name or _free_name(host), memlock=memory + 2 * len(image) + SLACK)
     try:
-        vm = create_vm(process, es=bool(policy & POLICY_ES) if es is None else es, legacy=legacy)
-        add_memory(vm, 0, memory)
-        add_firmware(vm, image)
+        vm = steps.create_vm(process, es=bool(policy & POLICY_ES) if es is None else es, legacy=legacy)
+        steps.add_memory(vm, 0, memory)
+        steps.add_firmware(vm, image)
         if kernel is not None:
-            place_kernel(vm, kernel, initrd, append)
-        add_vcpus(vm, vcpus)
-        reset_vcpus(vm)
+            steps.place_kernel(vm, kernel, initrd, append)
+        steps.add_vcpus(vm, vcpus)
+        steps.reset_vcpus(vm)
         if vm.es:
-            point_aps(vm)
+            steps.point_aps(vm)
 
-        launch_start(vm, policy, session)
-        load_firmware(vm)
+        steps.launch_start(vm, policy, session)
+        steps.load_firmware(vm)
         if kernel is not None:
-            load_hashes(vm, kernel, initrd, append, hashes_gpa)
+            steps.load_hashes(vm, kernel, initrd, append, hashes_gpa)
         if vm.es:
-            update_vmsas(vm)
-        launch_measure(vm)
+            steps.update_vmsas(vm)
+        steps.launch_measure(vm)
     except BaseException:
         if made:
             process.kill()
+        elif vm is not None:
+            vm.close()
         raise
     return vm
+
+
+def _free_name(host: Any) -> str:
+    """A name that no live process of the host has."""
+    return next(name for name in chain(["vmm"], (f"vmm-{number}" for number in count(2))) if name not in host.processes)
 
 
 def _image(host: Any, program: Any, args: tuple[Any, ...], firmware: bytes | None) -> bytes:
     """The firmware image, its program known to the host."""
     if firmware is None and program is None:
         raise ValueError("there is nothing to launch: give a firmware, a program, or both")
-    image = program_image(program, args) if firmware is None else bytes(firmware)
+    image = steps.program_image(program, args) if firmware is None else bytes(firmware)
     if program is not None and len(image) >= boot.PAGE:
         host.register(program, page=image[-boot.PAGE :], args=args)
     return image

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from sevlab.abi import ovmf
+from sevlab.abi import boot, ovmf
 from sevlab.abi.kvm import (
     EXIT_NAMES,
     KVM_EXIT_FAIL_ENTRY,
@@ -24,11 +24,11 @@ from sevlab.abi.kvm import (
     KVM_MEMORY_ENCRYPT_OP,
     KVM_RUN,
     KVM_RUN_UNION,
+    KVM_SET_REGS,
+    KVM_SET_SREGS,
     KVM_SEV_GUEST_STATUS,
     KVM_SEV_LAUNCH_FINISH,
     KVM_SEV_LAUNCH_SECRET,
-    KVM_SET_REGS,
-    KVM_SET_SREGS,
     KVM_VCPU_MMAP_SIZE,
     SEV_CMD_NAMES,
     kvm_regs,
@@ -168,6 +168,14 @@ class Vm:
     def write(self, gpa: int, data: bytes) -> None:
         """Write guest memory as the VMM's own process can: without the guest's key."""
         self.process.write(self.hva(gpa, len(data)), data)
+
+    def answer(self) -> tuple[int, bytes]:
+        """What the guest left in the mailbox of the boot protocol: (status, data), (0, b"") when there is nothing yet.
+
+        The page is shared, so the host could have written it as well: believe it
+        as far as you trust the host.
+        """
+        return boot.read_answer(self.read(boot.MAILBOX, boot.MAILBOX_LIMIT))
 
     # ------------------------------------------------------------- SEV commands
 

@@ -264,6 +264,12 @@ def test_the_c_bit_is_no_part_of_the_address() -> None:
         engine.write(1, marked, b"sixteen bytes ..")
         assert engine.read(1, 0x7000, 16) == b"sixteen bytes .."
         assert engine.read(0, marked, 16) == engine.dram.read(0x7000, 16)
+        engine.decrypt(1, marked, 16)
+        assert engine.dram.read(0x7000, 16) == b"sixteen bytes .."
+        engine.seal(1, marked, 16, hashlib.sha256())
+        engine.decrypt(1, 0x7000, 16)
+        engine.encrypt(1, marked, 16)
+        assert engine.read(1, marked, 16) == b"sixteen bytes .."
 
 
 def test_slot_zero_passes_bytes_as_they_are() -> None:

@@ -257,7 +257,7 @@ def test_the_rung_of_a_flag_is_the_line_that_tried_it(desk: Desk) -> None:
             return 0
 
     desk.table[MOVE] = move
-    desk.other.holder = object()  # type: ignore[assignment]
+    desk.other.holder = desk.begin(PLAIN)
     with pytest.raises(KvmError) as no:
         desk.ioctl(MOVE)
 
@@ -266,7 +266,7 @@ def test_the_rung_of_a_flag_is_the_line_that_tried_it(desk: Desk) -> None:
 
 def test_what_was_taken_is_given_back_when_the_next_is_refused(desk: Desk) -> None:
     desk.table[MOVE] = desk.take((desk.a, None), (desk.flag, EBUSY), (desk.other, EBUSY))
-    desk.other.holder = object()  # type: ignore[assignment]
+    desk.other.holder = desk.begin(PLAIN)
 
     with pytest.raises(OSError):
         desk.ioctl(MOVE)
@@ -327,7 +327,7 @@ STATES = [
 def test_which_waits_a_signal_ends_and_which_only_death(
     desk: Desk, request_: Any, state: str, signalled: bool, killed: bool, death: bool
 ) -> None:
-    desk.a.holder = object()  # type: ignore[assignment]
+    desk.a.holder = desk.begin(PLAIN)
     going = [1]
 
     async def handler(caller: Any, arg: int) -> int:

@@ -13,7 +13,7 @@ from typing import Any
 from sevlab import crypto
 from sevlab.abi import sev
 from sevlab.abi.cert import ALGO_ECDH_SHA256, USAGE_PDH, SevCert, ecdsa_slot, le72
-from sevlab.abi.session import PacketHeader, Session
+from sevlab.abi.session import Measurement, PacketHeader, Session
 from sevlab.abi.sev import POLICY_ES, Cmd, GuestState, PlatformState, Status
 from sevlab.crypto import Stream
 from sevlab.hw.soc import Soc
@@ -93,6 +93,16 @@ class Machine:
             self.psp.guests[handle].state = state
         return handle
 
+    def load(self, handle: int, text: bytes, at: int = DATA) -> None:
+        """LAUNCH_UPDATE_DATA of a text."""
+        self.dram.write(at, text)
+        self.must(Cmd.LAUNCH_UPDATE_DATA, sev.LaunchUpdate(handle, paddr=at, len=len(text)))
+
+    def measured(self, handle: int) -> Measurement:
+        """LAUNCH_MEASURE."""
+        self.must(Cmd.LAUNCH_MEASURE, sev.LaunchMeasure(handle, paddr=OUT, len=48))
+        return Measurement.unpack(self.dram.read(OUT, 48))
+
     # ------------------------------------------------- the owner
 
     def with_session(self, policy: int, **made: Any) -> sev.LaunchStart:
@@ -146,6 +156,12 @@ class Machine:
             "drawn": dict(self.soc.stream._counters),
             "memory": digest.hexdigest(),
         }
+
+
+def exported(machine: Machine) -> tuple[bytes, bytes]:
+    """PDH certificate and chain, as PDH_CERT_EXPORT gives them."""
+    machine.must(Cmd.PDH_CERT_EXPORT, sev.PdhCertExport(OUT, 2084, chain_paddr=CHAIN, chain_len=6252))
+    return machine.dram.read(OUT, 2084), machine.dram.read(CHAIN, 6252)
 
 
 def owner_cert() -> SevCert:

@@ -12,23 +12,13 @@ from hypothesis import strategies as st
 from psp.machine import DATA, HEADER, MIB, OUT, PACKET, SECRET, TEK, TIK, TMR, Machine, owner_packet
 
 from sevlab.abi import sev
-from sevlab.abi.session import Measurement, PacketHeader
-from sevlab.abi.sev import POLICY_ES, POLICY_NOKS, Cmd, GuestState, Status
+from sevlab.abi.sev import POLICY_ES, POLICY_NOKS, Cmd, Status
 from sevlab.hw import pages
 from sevlab.psp.crc import crc64
+from sevlab.psp.launch import GuestMade, Loaded
 
 PAGE = bytes(range(256)) * 16
 ZERO = bytes(16)
-
-
-def update(machine: Machine, handle: int, text: bytes, at: int = DATA) -> None:
-    machine.dram.write(at, text)
-    machine.must(Cmd.LAUNCH_UPDATE_DATA, sev.LaunchUpdate(handle, paddr=at, len=len(text)))
-
-
-def measured(machine: Machine, handle: int) -> Measurement:
-    machine.must(Cmd.LAUNCH_MEASURE, sev.LaunchMeasure(handle, paddr=OUT, len=48))
-    return Measurement.unpack(machine.dram.read(OUT, 48))
 
 
 def expected(machine: Machine, tik: bytes, policy: int, loaded: bytes, mnonce: bytes) -> bytes:
@@ -43,9 +33,9 @@ def expected(machine: Machine, tik: bytes, policy: int, loaded: bytes, mnonce: b
 def test_without_a_session_the_transport_keys_are_zero_and_anybody_can_forge() -> None:
     machine = Machine().up()
     handle = machine.guest()
-    update(machine, handle, PAGE)
+    machine.load(handle, PAGE)
 
-    sealed = measured(machine, handle)
+    sealed = machine.measured(handle)
 
     assert sealed.measure == expected(machine, ZERO, 0, PAGE, sealed.mnonce)
     header, packet = owner_packet(ZERO, ZERO, SECRET, sealed.measure)
@@ -148,11 +138,25 @@ def test_what_is_loaded_is_ciphertext_on_the_bus_and_plaintext_in_the_guest() ->
     machine = Machine().up()
     handle = machine.guest()
 
-    update(machine, handle, PAGE)
+    machine.load(handle, PAGE)
 
     assert machine.dram.read(DATA, 4096) != PAGE
     assert machine.soc.engine.read(100, DATA, 4096) == PAGE
     assert (machine.soc.pages.state(DATA >> 12), machine.soc.pages.asid(DATA >> 12)) == (pages.PRIVATE, 100)
+
+
+def test_what_was_loaded_and_for_whom_can_be_read_from_the_trace() -> None:
+    machine = Machine().up()
+    handle = machine.guest(POLICY_ES)
+    sharer = machine.must(Cmd.LAUNCH_START, sev.LaunchStart(handle=handle, policy=POLICY_ES)).handle
+    machine.load(handle, PAGE)
+    machine.must(Cmd.LAUNCH_UPDATE_VMSA, sev.LaunchUpdate(handle, paddr=OUT, len=4096))
+
+    made = [(row["handle"], row["shares"]) for row in machine.trace.rows(GuestMade)]
+    loaded = [(row["handle"], row["hpa"], row["size"], row["vmsa"]) for row in machine.trace.rows(Loaded)]
+
+    assert made == [(handle, 0), (sharer, handle)]
+    assert loaded == [(handle, DATA, 4096, 0), (handle, OUT, 4096, 1)]
 
 
 def test_the_c_bit_in_an_address_does_not_move_it() -> None:
@@ -173,10 +177,10 @@ def test_the_digest_is_the_hash_of_the_text_in_order_wherever_it_lay_and_however
     handle = machine.guest()
     at = DATA
     for chunk in [b"".join(chunks)] if whole and any(chunks) else chunks:
-        update(machine, handle, chunk, at)
+        machine.load(handle, chunk, at)
         at += 16 * len(chunk)
 
-    sealed = measured(machine, handle)
+    sealed = machine.measured(handle)
 
     assert sealed.measure == expected(machine, ZERO, 0, b"".join(chunks), sealed.mnonce)
 
@@ -184,7 +188,7 @@ def test_the_digest_is_the_hash_of_the_text_in_order_wherever_it_lay_and_however
 def test_loading_a_page_twice_measures_its_ciphertext() -> None:
     machine = Machine().up()
     handle = machine.guest()
-    update(machine, handle, PAGE)
+    machine.load(handle, PAGE)
     ciphertext = machine.dram.read(DATA, 4096)
 
     machine.must(Cmd.LAUNCH_UPDATE_DATA, sev.LaunchUpdate(handle, paddr=DATA, len=4096))
@@ -245,9 +249,9 @@ def test_a_length_of_no_whole_blocks_is_refused_and_nothing_is_hashed(length: in
 def test_a_measurement_is_a_mac_over_version_policy_digest_and_a_fresh_nonce() -> None:
     machine = Machine().up()
     handle = machine.guest(policy=1, session=True)
-    update(machine, handle, PAGE)
+    machine.load(handle, PAGE)
 
-    sealed = measured(machine, handle)
+    sealed = machine.measured(handle)
 
     assert sealed.measure == expected(machine, TIK, 1, PAGE, sealed.mnonce)
     assert sealed.mnonce != ZERO
@@ -256,7 +260,7 @@ def test_a_measurement_is_a_mac_over_version_policy_digest_and_a_fresh_nonce() -
 def test_a_measurement_needs_no_slot() -> None:
     machine = Machine().up()
 
-    measured(machine, machine.start())
+    machine.measured(machine.start())
 
 
 @pytest.mark.parametrize("length", [0, 1, 32, 47])
@@ -275,10 +279,10 @@ def launched(seed: int = 7, ask: bool = False, secret: bool = False) -> bytes:
     """The measurement of a launch that may ask for the length first, and inject a secret after."""
     machine = Machine(seed=seed).up()
     handle = machine.guest(session=True)
-    update(machine, handle, PAGE)
+    machine.load(handle, PAGE)
     if ask:
         machine(Cmd.LAUNCH_MEASURE, sev.LaunchMeasure(handle))
-    sealed = measured(machine, handle)
+    sealed = machine.measured(handle)
     if secret:
         machine.must(Cmd.LAUNCH_SECRET, machine.with_secret(handle))
     return sealed.pack()
@@ -292,102 +296,22 @@ def test_the_same_launch_has_the_same_nonce_whatever_was_asked_before_or_comes_a
 def test_two_guests_of_one_platform_have_two_nonces_and_two_keys() -> None:
     machine = Machine().up()
     first = machine.guest()
-    one = measured(machine, first).mnonce
+    one = machine.measured(first).mnonce
     vek = machine.psp.guests[first].vek
     machine.must(Cmd.DEACTIVATE, sev.Handle(first))
     machine.must(Cmd.DECOMMISSION, sev.Handle(first))
     second = machine.guest()
 
     assert second == first  # the same handle, and nothing else of the first
-    assert measured(machine, second).mnonce != one
+    assert machine.measured(second).mnonce != one
     assert machine.psp.guests[second].vek != vek
-
-
-# ------------------------------------------------- LAUNCH_SECRET, LAUNCH_FINISH
-
-
-def test_a_secret_arrives_under_the_guests_key_and_more_than_once() -> None:
-    machine = Machine().up()
-    handle = machine.guest(state=GuestState.LSECRET, session=True)
-
-    for secret in (SECRET, SECRET[::-1], b"x" * 0x5000):
-        machine.must(Cmd.LAUNCH_SECRET, machine.with_secret(handle, secret))
-        assert machine.soc.engine.read(100, DATA, len(secret)) == secret
-        assert machine.dram.read(DATA, len(secret)) != secret
-
-
-def spoil_secret(machine: Machine, where: str, bit: int) -> None:
-    at, size = {"header": (HEADER, PacketHeader.SIZE), "packet": (PACKET, len(SECRET))}[where]
-    bit %= 8 * size
-    machine.dram.write(at + bit // 8, bytes((machine.dram.read(at + bit // 8, 1)[0] ^ 1 << bit % 8,)))
-
-
-@given(st.sampled_from(["header", "packet"]), st.integers(0, 8 * 52 - 1))
-def test_a_secret_with_one_bit_changed_is_refused_and_the_memory_untouched(where: str, bit: int) -> None:
-    machine = Machine().up()
-    handle = machine.guest(state=GuestState.LSECRET, session=True)
-    packet = machine.with_secret(handle)
-    spoil_secret(machine, where, bit)
-    before = machine.remembered()
-
-    assert machine(Cmd.LAUNCH_SECRET, packet) is Status.BAD_MEASUREMENT
-    assert machine.remembered() == before
-
-
-@pytest.mark.parametrize("size", [16, 48])
-def test_a_secret_cut_or_stretched_on_the_way_is_refused(size: int) -> None:
-    machine = Machine().up()
-    packet = machine.with_secret(machine.guest(state=GuestState.LSECRET, session=True))
-
-    assert machine(Cmd.LAUNCH_SECRET, packet.replace(guest_len=size, trans_len=size)) is Status.BAD_MEASUREMENT
-
-
-def test_a_secret_for_another_launch_of_the_same_owner_is_refused() -> None:
-    machine = Machine().up()
-    first = machine.guest(state=GuestState.LSECRET, session=True)
-    second = machine.guest(state=GuestState.LSECRET, session=True)
-    assert machine.psp.guests[first].tik == machine.psp.guests[second].tik
-
-    assert machine(Cmd.LAUNCH_SECRET, machine.with_secret(first).replace(handle=second)) is Status.BAD_MEASUREMENT
-
-
-def test_a_secret_of_one_page_too_many_is_refused_and_of_20_kib_is_not() -> None:
-    machine = Machine().up()
-    handle = machine.guest(state=GuestState.LSECRET, session=True)
-
-    assert machine(Cmd.LAUNCH_SECRET, machine.with_secret(handle, bytes(0x5000))) is Status.SUCCESS
-    assert machine(Cmd.LAUNCH_SECRET, machine.with_secret(handle, bytes(0x5010))) is Status.INVALID_LEN
-
-
-def test_finish_closes_the_channel_and_keeps_the_digest() -> None:
-    machine = Machine().up()
-    handle = machine.guest(session=True)
-    update(machine, handle, PAGE)
-    measured(machine, handle)
-    packet = machine.with_secret(handle)
-
-    machine.must(Cmd.LAUNCH_FINISH, sev.Handle(handle))
-
-    guest = machine.psp.guests[handle]
-    assert (guest.tek, guest.tik) == (ZERO, ZERO)
-    assert guest.launch_digest == hashlib.sha256(PAGE).digest()
-    assert guest.state is GuestState.RUNNING
-    assert machine(Cmd.LAUNCH_SECRET, packet) is Status.INVALID_GUEST_STATE
-
-
-def test_a_guest_may_finish_without_a_slot() -> None:
-    machine = Machine().up()
-    handle = machine.start()
-    measured(machine, handle)
-
-    machine.must(Cmd.LAUNCH_FINISH, sev.Handle(handle))
 
 
 def test_no_key_of_a_guest_or_of_the_platform_is_in_the_trace() -> None:
     machine = Machine().up()
     handle = machine.guest(session=True)
-    update(machine, handle, PAGE)
-    measured(machine, handle)
+    machine.load(handle, PAGE)
+    machine.measured(handle)
     machine.must(Cmd.LAUNCH_SECRET, machine.with_secret(handle))
     guest, keys = machine.psp.guests[handle], machine.psp.keys
     secrets: list[Any] = [TEK, TIK, guest.vek, guest.measure, machine.psp.identity.cuk, SECRET]

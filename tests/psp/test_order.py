@@ -16,7 +16,7 @@ from psp.machine import CERT, DATA, HEADER, MEMORY, MIB, NV, OUT, SESSION, TMR, 
 from sevlab.abi import sev
 from sevlab.abi.cert import SevCert
 from sevlab.abi.session import PacketHeader, Session
-from sevlab.abi.sev import Cmd, GuestState, PlatformState, Status
+from sevlab.abi.sev import POLICY_NOKS, Cmd, GuestState, PlatformState, Status
 from sevlab.psp.identity import signed
 from sevlab.psp.store import EMPTY
 from sevlab.wire import Wire
@@ -60,18 +60,19 @@ def policy(word: int) -> Spoil:
     """The same LAUNCH_START with a session for another policy."""
 
     def spoil(m: Machine, buffer: sev.LaunchStart) -> None:
-        m.with_session(word)
-        buffer.policy = word
+        buffer.policy |= word
+        m.with_session(buffer.policy)
 
     return spoil
 
 
-def sharing(word: int) -> Spoil:
-    """Share the key of another guest, which has this policy."""
+def sharing(noks: int, differs: int) -> Spoil:
+    """Share the key of another guest, whose policy forbids it or differs."""
 
     def spoil(m: Machine, buffer: sev.LaunchStart) -> None:
+        policy(noks)(m, buffer)
         buffer.handle = 1 if m.psp.guests else m.start()
-        m.psp.guests[buffer.handle].policy = word
+        m.psp.guests[buffer.handle].policy = buffer.policy ^ differs
 
     return spoil
 
@@ -194,7 +195,8 @@ LADDERS: dict[Cmd, list[Rung]] = {
         ("policy wants newer firmware", S.POLICY_FAILURE, policy(0xFF000004)),
         ("policy reserved bit", S.POLICY_FAILURE, policy(0x8004)),
         ("unknown guest to share with", S.INVALID_GUEST, field(handle=2000)),
-        ("guest of another policy", S.POLICY_FAILURE, sharing(1)),
+        ("guest of another policy", S.POLICY_FAILURE, sharing(0, differs=1)),
+        ("guest that shares no key", S.POLICY_FAILURE, sharing(POLICY_NOKS, differs=0)),
         ("no handle left", S.RESOURCE_LIMIT, all_handles),
         ("no SEV-ES", S.UNSUPPORTED, platform(es=False)),
     ],

@@ -121,6 +121,6 @@ def test_the_loop_ends_after_its_rounds(host):
 
 
 def test_a_guest_that_only_waits_is_stopped_as_by_a_signal(host):
-    vm, last = run(host, waits_for_ever)
+    _, last = run(host, waits_for_ever)
 
     assert last.name == "INTR"
