@@ -9,12 +9,12 @@ SHARE  := $(VENV)/share/jupyter/lab/settings/overrides.d
 ARGS   ?=
 
 DEBIAN := libvirt-clients-qemu python3-lxml python3-cryptography ovmf chromium swtpm
-MEASURE := 0.0.9 0.0.13
+PYPI   := sev-snp-measure-0.0.9 sev-snp-measure-0.0.13 jupyter-repo2docker-2026.4.0
 
 export MPLBACKEND = agg
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup lab test bench docs lint laws judges coverage clean
+.PHONY: help setup lab test bench lint laws judges coverage clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,10 +43,6 @@ test: $(STAMP)  ## every test; ARGS="-k launch" passes through to pytest
 bench: $(STAMP)  ## speed and memory beside their limits; JSON=FILE writes the figures
 	JSON="$(JSON)" $(PY) tests/benchmarks/harness.py $(ARGS)
 
-docs: $(STAMP)  ## the book, in notebooks/_build/html
-	@$(PY) -c 'import myst_nb' 2>/dev/null || $(PY) -m pip install --quiet --no-build-isolation --editable '.[docs]'
-	$(PY) -m sphinx -W -b html -c notebooks notebooks notebooks/_build/html
-
 lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m mypy
@@ -65,16 +61,16 @@ judges:  ## fetch the foreign tools that judge sevlab
 	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null \
 	    || echo "apt-get could not install:$$missing" >&2; \
 	fi
-	@for version in $(MEASURE); do folder=.judges/sev-snp-measure-$$version; \
-	  test -x $$folder/bin/sev-snp-measure || { $(PYTHON) -m venv $$folder && \
-	    $$folder/bin/python -m pip install --quiet --disable-pip-version-check sev-snp-measure==$$version; } \
-	    || echo "pip could not install sev-snp-measure $$version" >&2; \
+	@for judge in $(PYPI); do folder=.judges/$$judge; tool=$${judge%-*}; \
+	  test -x $$folder/bin/$$tool || { $(PYTHON) -m venv $$folder && \
+	    $$folder/bin/python -m pip install --quiet --disable-pip-version-check "$$tool==$${judge##*-}"; } \
+	    || echo "pip could not install $$judge" >&2; \
 	done
 	@absent=0; for package in $(DEBIAN); do \
-	  if dpkg -s $$package >/dev/null 2>&1; then answer=ok; else answer=absent; absent=1; fi; printf '%-28s%s\n' $$package $$answer; done; \
-	for version in $(MEASURE); do \
-	  if [ -x .judges/sev-snp-measure-$$version/bin/sev-snp-measure ]; then answer=ok; else answer=absent; absent=1; fi; \
-	  printf '%-28s%s\n' sev-snp-measure-$$version $$answer; done; \
+	  if dpkg -s $$package >/dev/null 2>&1; then answer=ok; else answer=absent; absent=1; fi; printf '%-32s%s\n' $$package $$answer; done; \
+	for judge in $(PYPI); do \
+	  if [ -x .judges/$$judge/bin/$${judge%-*} ]; then answer=ok; else answer=absent; absent=1; fi; \
+	  printf '%-32s%s\n' $$judge $$answer; done; \
 	if [ $$absent = 1 ] && [ "$$SEVLAB_REQUIRE_TOOLS" = 1 ]; then echo "a judge is absent and SEVLAB_REQUIRE_TOOLS=1" >&2; exit 1; fi
 
 clean:  ## remove what the other targets made, but for the judges

@@ -92,7 +92,7 @@ def same(a: Buffer, b: Buffer) -> bool:
 
 
 def kdf(key: Buffer, label: str, context: Buffer = b"", size: int = 16) -> bytes:
-    """NIST SP 800-108 in counter mode, PRF = HMAC-SHA-256; counter and length are little-endian (firmware.md 4.5).
+    """NIST SP 800-108 in counter mode, PRF = HMAC-SHA-256; counter and length are little-endian (SEV API, AMD 55766).
 
     `size` counts bytes. The label goes in as ASCII, without a trailing NUL of its own.
     """
@@ -165,7 +165,7 @@ def _roomy(source: Buffer, destination: bytearray | memoryview) -> bytearray | m
     return destination
 
 
-# XTS as a faster ECB (performance.md 1.2): with vector AES it runs at nearly three times the speed. Each call starts
+# XTS as a faster ECB: with vector AES it runs at nearly three times the speed. Each call starts
 # again at data unit 0, so what it xors in before and after the cipher is one fixed stream, which the caller's tables
 # cancel. The stream depends on the second key alone, so one constant second key serves every first key.
 _XTS_KEY = bytes(range(0xE0, 0xF0))
@@ -213,7 +213,7 @@ def _xor(a: Buffer, b: Buffer) -> bytes:
 
 
 def p384_scalar(data: Buffer) -> int:
-    """A P-384 private key from random bytes, by extra bits: little-endian, mod n - 1, plus 1 (firmware.md 4.10).
+    """A P-384 private key from random bytes, by extra bits: little-endian, mod n - 1, plus 1 (FIPS 186-4, B.4.1).
 
     Give 56 bytes, as the firmware does; fewer than 48 are refused with ValueError.
     """
@@ -256,7 +256,7 @@ def ecdh(d: int, point: Point) -> bytes:
 
 
 def secp256k1_public(d: int) -> Point:
-    """The point d times G on secp256k1, the curve of GET_ID (firmware.md 4.10)."""
+    """The point d times G on secp256k1, the curve of GET_ID."""
     numbers = ec.derive_private_key(d, ec.SECP256K1()).public_key().public_numbers()
     return numbers.x, numbers.y
 

@@ -38,42 +38,43 @@ MAIN = threading.main_thread().ident
 
 
 class Baton:
-    """A lock that is handed over: whoever waits longest has it next, and nobody overtakes."""
+    """A lock that is handed over: whoever waits longest has it next, and nobody overtakes.
+
+    `owner` is the thread inside. Taken by `if baton.queue or not baton.lock.acquire(False): baton.wait(me)`,
+    which costs no call where nobody is in the way, then `baton.owner = me`; given back by `give`.
+    """
+
+    __slots__ = ("lock", "owner", "queue")
 
     def __init__(self) -> None:
-        self.owner: int | None = None  # the thread inside
-        self._lock = threading.Lock()
-        self._queue: deque[Any] = deque()
+        self.owner: int | None = None
+        self.lock = threading.Lock()
+        self.queue: deque[Any] = deque()
 
-    def take(self, me: int) -> None:
-        """Have the lock, after everybody who already waits. Raises RuntimeError when this thread has it."""
-        if self._queue or not self._lock.acquire(False):
-            if self.owner == me:
-                raise RuntimeError("the machine was called from inside one of its own entries: only what is outside may call it")
-            self._wait()
-        self.owner = me
+    def wait(self, me: int) -> None:
+        """Have the lock after everybody who waits already. Raises RuntimeError when this thread has it."""
+        if self.owner == me:
+            raise RuntimeError("the machine was called from inside one of its own entries: only what is outside may call it")
+        ticket = threading.Lock()
+        ticket.acquire()
+        self.queue.append(ticket)
+        self._hand_over()  # it may have been given back meanwhile
+        ticket.acquire()
 
     def give(self) -> None:
         """Hand the lock to whoever waits longest, or leave it free."""
         self.owner = None
-        self._lock.release()
-        if self._queue:
+        self.lock.release()
+        if self.queue:
             self._hand_over()
-
-    def _wait(self) -> None:
-        ticket = threading.Lock()
-        ticket.acquire()
-        self._queue.append(ticket)
-        self._hand_over()  # it may have been given back meanwhile
-        ticket.acquire()
 
     def _hand_over(self) -> None:
         """If the lock is free, take it in the name of the first in the queue and wake it."""
-        while self._queue and self._lock.acquire(False):
+        while self.queue and self.lock.acquire(False):
             try:
-                ticket = self._queue.popleft()
+                ticket = self.queue.popleft()
             except IndexError:
-                self._lock.release()
+                self.lock.release()
                 continue
             ticket.release()
             return
@@ -144,19 +145,22 @@ class Gate:
         The world's journal belongs here and nowhere else: at this point an entry has its name, its
         target (what `function` is bound to) and its arguments, and afterwards its outcome.
         """
-        world, trace, me = self.world, self.trace, get_ident()
+        world, trace, baton, me = self.world, self.trace, self.world.baton, get_ident()
+        outer = SIGINT.inside
         if main := me == MAIN:
             if (current := getsignal(2)) is not SIGINT.handler:
                 SIGINT.install(current)
-            outer, SIGINT.inside = SIGINT.inside, True
+            SIGINT.inside = True
         try:
-            world.baton.take(me)
+            if baton.queue or not baton.lock.acquire(False):
+                baton.wait(me)
+            baton.owner = me
             try:
                 world.entries = trace.entry = world.entries + 1
                 trace.host = self.host
                 return function(*args, **kw)
             finally:
-                world.baton.give()
+                baton.give()
         finally:
             if main:
                 SIGINT.inside = outer

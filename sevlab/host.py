@@ -81,6 +81,7 @@ class Host:
         self.seed = stream.seed
         self.gate = Gate(self.trace)
         self.soc = Soc(chips.by_name(chip), stream, self.trace, memory)
+        self.soc.programs.catalogue = _course_programs
         self.psp = Psp(self.soc, api=api, nv=nv)
         self.kernel = Kernel(self.soc, self.psp, self.design, dict(cgroups or {}), self.gate)
         self.trace.emit(HostMade, self.chip.name, self.design.name, str(self.seed))
@@ -176,6 +177,13 @@ class Host:
 
     def __repr__(self) -> str:
         return f"<Host: {self.chip.name}, {self.design.name}, seed {self.seed}>"
+
+
+def _course_programs() -> Any:
+    """The course's own programs, imported when a processor first meets a page it does not know."""
+    from sevlab import guest
+
+    return guest.catalogue()
 
 
 class Xray:

@@ -88,7 +88,7 @@ def test_a_session_that_sev_tool_made_opens_with_the_platform_key() -> None:
 
 
 def test_a_longer_derived_key_is_cut_from_several_blocks() -> None:
-    """Origin: the CEK seed of a chip whose fuses are 00..1f, computed with openssl's HMAC."""
+    """Origin: the vectors handed on with the specification: the CEK seed of a chip whose fuses are 00..1f."""
     key = kdf(sha256(bytes(range(32))), "sev-chip-endorsement-key", size=56)
     assert key.hex() == (
         "17c8a2bf8b8ba3c908bdcdc44733431d4634b086f4773660ee876c98fdc5cf91e15a0eb4270a5ffe671446580396860e42cf960ce4daf24a"
@@ -231,8 +231,8 @@ def test_signatures_have_the_nonce_of_rfc_6979(sign: object, hash: str) -> None:
     assert ecdsa_verify(Q, b"sample", *SIGNATURES[hash], hash)
 
 
-def test_an_attestation_report_is_signed_as_by_the_library_it_was_made_with() -> None:
-    """Origin: a report over 52 bytes, signed with python-ecdsa's RFC 6979; sev-tool accepts it."""
+def test_an_attestation_report_has_the_signature_that_others_computed() -> None:
+    """Origin: the vectors handed on with the specification: the 52 signed bytes of a report, nonce by RFC 6979."""
     pek = 0x1D7011922BEA49570A142C9EF49E1F5C850FF30F06CA6598491D43923BD0B7AC4D7D5F50BED48381B48C41542250E50F
     digest = "38e06fff369183b985aa39a7f66ea84e97f9bcf0b54509e9f0dec69ba9cab4fc"
     message = unhex("303132333435363738393a3b3c3d3e3f" + digest + "05000000")
@@ -299,7 +299,7 @@ def test_both_ends_of_an_agreement_reach_the_same_secret() -> None:
 
 
 def test_the_chip_s_own_keys_follow_from_its_fuses() -> None:
-    """Origin: CEK and GET_ID of a chip whose fuses are 00..1f, computed with python-ecdsa."""
+    """Origin: the vectors handed on with the specification: CEK and GET_ID of a chip whose fuses are 00..1f."""
     fuses = bytes(range(32))
     d = p384_scalar(kdf(sha256(fuses), "sev-chip-endorsement-key", size=56))
     assert d == 0xE86960358461467FE5F0A27B40E5AE1A262C61EA152B8D1C08ADCF876F62474ECF5956954A220627F626B6FE77EEAB4

@@ -130,10 +130,10 @@ def test_who_waits_longest_is_next_and_nobody_overtakes(gate: Gate) -> None:
 
     def hold() -> None:
         for name in ("first", "second", "third"):
-            waiting = len(gate.world.baton._queue)
+            waiting = len(gate.world.baton.queue)
             threads.append(threading.Thread(target=gate.enter, args=(name, order.append, name)))
             threads[-1].start()
-            while len(gate.world.baton._queue) == waiting:
+            while len(gate.world.baton.queue) == waiting:
                 time.sleep(0.001)
 
     gate.enter("hold", hold)
@@ -164,7 +164,7 @@ def test_entries_of_many_threads_never_overlap(gate: Gate) -> None:
 
     assert seen == [1] * 800
     assert gate.n == 800
-    assert not gate.world.baton._queue
+    assert not gate.world.baton.queue
 
 
 def test_another_thread_inside_is_waited_for_and_is_no_reentry(gate: Gate) -> None:

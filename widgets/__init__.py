@@ -1,5 +1,37 @@
 """Widgets: pictures of trace rows and of layouts. They know no SEV.
 
-A widget is fed by `sevlab.trace` and `sevlab.wire` and imports nothing else of
-sevlab. The folder is imported as `sevlab_widgets`. It holds no widget yet.
+    from sevlab_widgets import PageMap, AsidTimeline, link
+    PageMap.of(host)
+
+A widget is fed by rows, arrays and layouts, and imports only `sevlab.trace` and
+`sevlab.wire` of sevlab. The folder is imported as `sevlab_widgets`; a name is
+loaded when it is first asked for, so that the package costs nothing where no
+widget library is installed. `frame.py` says how one is written.
 """
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+_HOME = {
+    "AsidTimeline": "timeline",
+    "Bar": "slots",
+    "Drawing": "drawing",
+    "Frame": "frame",
+    "Kind": "palette",
+    "PageMap": "pagemap",
+    "link": "frame",
+}
+
+__all__ = sorted(_HOME)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"sevlab_widgets has no {name!r}; it has {', '.join(_HOME)}")
+    return getattr(import_module(f"sevlab_widgets.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

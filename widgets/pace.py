@@ -60,7 +60,7 @@ class Queue:
     """The frames of one widget.
 
     `send()` sends what is new and returns how many bytes that were, 0 if nothing was
-    new. It is called by whoever marks, or by the clock's thread, never by two at once.
+    new. Whoever marks may be the one who calls it, and so may the clock's thread: it takes a lock of its own.
     """
 
     def __init__(self, send: Callable[[], int], clock: Clock = CLOCK) -> None:

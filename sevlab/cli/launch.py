@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sevlab.abi import boot, ovmf
 from sevlab.abi.cert import SevCert
+from sevlab.abi.kvm import KVM_EXIT_HLT, errno_name
 from sevlab.abi.session import PacketHeader, Session
 from sevlab.abi.sev import POLICY_ES, GuestState, policy_text
 from sevlab.cli.files import Failed, Misused, blob, firmware, number, policy, read
@@ -183,18 +184,29 @@ def run(args: argparse.Namespace) -> int:
                 es=todo.es,
                 hashes_gpa=todo.hashes_gpa,
             )
-            found = report(host, vm)
+            before = report(host, vm)
             if todo.secret:
                 vm.inject_secret(*todo.secret, gpa=todo.secret_gpa)
             vm.finish()
-            vm.run()
+            _run(args, vm)
         except ValueError as error:
             raise Failed(str(error)) from None
-        found |= _state(vm)
+        found = {**before, **_state(vm)}
         if todo.secret:
             found["secret"] = _answer(vm).hex()
     show(args, found)
     return 0
+
+
+def _run(args: argparse.Namespace, vm: Vm) -> None:
+    """Let the guest run; that it stopped otherwise than by HLT is worth a line."""
+    try:
+        last = vm.run()
+    except OSError as error:  # until 6.10 this is how KVM says that an SEV-ES guest shut down
+        note(args, f"the guest is gone: KVM_RUN answered {errno_name(error.errno or 0)}")
+    else:
+        if last.reason != KVM_EXIT_HLT:
+            note(args, f"the guest stopped: {last.name}")
 
 
 def _knows_itself(image: bytes) -> bool:

@@ -36,7 +36,7 @@ def fetch(soc: Soc, vmcb: Vmcb, gpa: int) -> tuple[Program, tuple[Any, ...]]:
 
     Raises TripleFault when there is none, NestedFault when there is no memory.
     """
-    hpa = vmcb.npt.translate(gpa & -PAGE)
+    hpa = vmcb.npt.translate(gpa) & -PAGE
     key = vmcb.asid if vmcb.sev else 0
     try:
         page = soc.engine.read(key, hpa, PAGE)
@@ -57,7 +57,7 @@ def fetch_again(soc: Soc, vmcb: Vmcb, thread: Thread) -> None:
     The same frame, the same bytes on the bus and the same key are the same program. Raises as `fetch` does, and
     TripleFault when the page now holds another program than the registers belong to.
     """
-    hpa = vmcb.npt.translate(vmcb.code & -PAGE)
+    hpa = vmcb.npt.translate(vmcb.code) & -PAGE
     key = vmcb.asid if vmcb.sev else 0
     same = vmcb.seen and vmcb.seen[:2] == (hpa, key) and soc.dram.read(hpa, PAGE) == vmcb.seen[2]
     if same and (not key or soc.engine.read(key, hpa + DIGEST_AT, 16) == vmcb.seen[3]):

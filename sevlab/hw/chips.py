@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-# Address bits 4 to 31 of the Naples engine: a four-byte pattern, repeated four times (firmware.md 6.2). Measured on
+# Address bits 4 to 31 of the Naples engine: a four-byte pattern, repeated four times. Measured on
 # an EPYC 7251 by Wilke, Wichelmann, Morbitzer and Eisenbarth, "SEVurity", 2020.
 NAPLES_TWEAKS = {
     4: "82253838", 5: "ec09079c", 6: "40000018", 7: "8102a23a", 8: "77d91077", 9: "b010b2c0", 10: "536d544d",
@@ -21,7 +21,7 @@ NOT_MEASURED = "tweaks of address bits 32 and up: not measured, from the seed"
 NOT_PUBLIC = "tweaks: not public, fresh at each boot, from the seed"
 BIOS_CHOICE = "min_asid: a choice of the BIOS"
 
-# Bits of CPUID Fn8000_001F EAX (firmware.md 7.1).
+# Bits of CPUID Fn8000_001F EAX (AMD 24594, APM volume 3).
 SME, SEV, PAGE_FLUSH, SEV_ES, COHERENT, HOST_64, DEBUG_SWAP, VTE = (1 << bit for bit in (0, 1, 2, 3, 10, 11, 14, 16))
 
 

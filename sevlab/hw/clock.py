@@ -22,7 +22,7 @@ class Cost(NamedTuple):
 
 _MAILBOX = 100_000  # a firmware command that computes next to nothing: doorbell, poll, answer
 _BULK = "stated: the secure processor moves a few hundred megabytes a second"
-_PACKET = "stated: 'PSP based migration is far too slow' (LKML, February 2021, seed of lab `mirror`); figure chosen by us"
+_PACKET = "stated, after 'SEV PSP migration is far too slow' (KVM: x86: Support KVM VMs sharing SEV context, 2021)"
 _CURVE = "stated: some P-384 operations on a small in-order core"
 
 COSTS: dict[str, Cost] = {

@@ -230,7 +230,7 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
         for _ in range(budget):
             if instruction[0] == "cpuid" and not es:  # what the rest of this loop would do, in place: the hot path
                 _, regs.rax, regs.rcx = instruction
-                vmcb.exit_code = EXIT_CPUID
+                vmcb.exit_code, vmcb.exit_info_1, vmcb.exit_info_2 = EXIT_CPUID, 0, 0
                 yield EXIT_CPUID
                 trace.now += WORLD_SWITCH
                 if vmcb.skip:

@@ -4,7 +4,7 @@ A slot is an ASID; slot 0 has no key and passes bytes as they are. On the way to
 DRAM a 16-byte block is encrypted as E(P ^ T) ^ T (XEX) or E(P ^ T) (XE), where
 T depends on the system physical address alone, the C-bit removed: the same
 text at one address gives the same bytes again, and moved bytes decrypt to noise.
-No integrity, no freshness (firmware.md 6.1).
+No integrity, no freshness (Wilke and others, "SEVurity", 2020, section III).
 """
 
 from __future__ import annotations

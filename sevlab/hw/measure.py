@@ -67,12 +67,16 @@ def _source(function: FunctionType) -> tuple[str, ast.AST]:
 
 def _awaited(function: FunctionType, tree: ast.AST, names: dict[str, Any]) -> None:
     """Refuse an instruction that is called and not awaited: it would do nothing, and say nothing."""
-    awaited = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Await)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and id(node) not in awaited:
-            value = names.get(node.func.id)
+    waiting = [node.value for node in ast.walk(tree) if isinstance(node, ast.Await)]
+    for node in waiting:
+        if isinstance(node, ast.IfExp):  # await (load(...) if ... else store(...))
+            waiting += [node.body, node.orelse]
+    awaited = {id(node) for node in waiting}
+    for call in ast.walk(tree):
+        if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and id(call) not in awaited:
+            value = names.get(call.func.id)
             if inspect.isgeneratorfunction(value) and value.__module__ == ISA:
-                raise TypeError(f"{function.__qualname__} calls {node.func.id}() without await, which does nothing")
+                raise TypeError(f"{function.__qualname__} calls {call.func.id}() without await, which does nothing")
 
 
 def _codes(code: CodeType) -> Iterator[CodeType]:

@@ -35,7 +35,7 @@ class PageFlushed(Event, lane="kvm"):
 class Soc:
     """One machine's silicon: `chip`, `clock`, `stream`, `trace`, `dram`, `engine`, `pages`, `programs`.
 
-    `memory` counts bytes. `programs` maps the SHA-256 of a page to the (program, arguments) that a
+    `memory` counts bytes. `programs` knows, by the SHA-256 of a page, the (program, arguments) that a
     processor runs when it fetches that page. `written_back` says that no line of a deactivated
     guest is left in a cache: `wbinvd` sets it, the firmware clears it at DEACTIVATE.
     """

@@ -96,12 +96,21 @@ class Thread:
 
 
 class Moment(NamedTuple):
-    """A thread as it once was: the same registers continue it, as often as one likes."""
+    """A thread as it once was: the same registers continue it, as often as one likes.
+
+    `log` is the thread's own, which only grows; the moment is its first `length` entries. `skip` says that RIP
+    was past the pending instruction.
+    """
 
     program: Program
     args: tuple[Any, ...]
-    log: tuple[Any, ...]
+    log: list[Any]
+    length: int
     skip: bool
+
+    def thread(self) -> Thread:
+        """A copy of the thread at this moment, to be run."""
+        return Thread(self.program, self.args, self.log[: self.length])
 
 
 class Moments:
@@ -114,7 +123,7 @@ class Moments:
 
     def mint(self, thread: Thread, skip: bool) -> int:
         """Name this moment of a thread: the RSP that stands for it."""
-        self._all.append(Moment(thread.program, thread.args, tuple(thread.log), skip))
+        self._all.append(Moment(thread.program, thread.args, thread.log, len(thread.log), skip))
         return self.BASE + 16 * len(self._all)
 
     def find(self, rsp: int) -> Moment | None:

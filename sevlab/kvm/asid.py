@@ -19,9 +19,8 @@ from collections.abc import Callable
 from errno import EBUSY, ENOTTY
 from typing import Any
 
-from sevlab.abi.sev import Status
 from sevlab.hw.soc import Soc
-from sevlab.kvm.fd import need
+from sevlab.kvm.fd import KvmError, need
 from sevlab.trace import Event, name, u8, u16, u32
 
 FREE, USED, RECLAIMABLE = range(3)
@@ -45,10 +44,10 @@ class AsidFreed(Event, lane="kvm"):
 
 
 class AsidsFlushed(Event, lane="kvm"):
-    """Nobody found a free slot: WBINVD on all cores, then DF_FLUSH. `freed` slots are clean again, 0 when `error` is not 0."""
+    """Nobody found a free slot: WBINVD on all cores, then DF_FLUSH. `freed` slots are clean again; none with `errno` not 0."""
 
     freed: u16
-    error: u32
+    errno: u16
 
 
 class AsidPool:
@@ -59,7 +58,7 @@ class AsidPool:
     min_asid to max_asid, SEV-ES 1 to min_asid - 1.
     """
 
-    def __init__(self, soc: Soc, df_flush: Callable[[], int], log: Callable[[str], None]) -> None:
+    def __init__(self, soc: Soc, df_flush: Callable[[], KvmError | None], log: Callable[[str], None]) -> None:
         self.soc = soc
         self.min_asid = soc.chip.min_asid
         self.max_asid = soc.chip.max_asid
@@ -109,15 +108,15 @@ class AsidPool:
         if self.states.find(RECLAIMABLE, slots.start, slots.stop) < 0:
             return False  # every slot of this kind is in use: a flush would help nobody
         self.soc.wbinvd()
-        error = self._df_flush()
-        if error != Status.SUCCESS:
-            self._log(f"SEV: DF_FLUSH failed, ret=-5, error={error:#x}")
-            self.soc.trace.emit(AsidsFlushed, 0, error)
+        no = self._df_flush()
+        if no is not None:
+            self._log(f"SEV: DF_FLUSH failed, ret=-{no.errno}, error={no.fw or 0:#x}")
+            self.soc.trace.emit(AsidsFlushed, 0, no.errno)
             return False
         freed = self.states.count(RECLAIMABLE)
         self.states = self.states.replace(bytes((RECLAIMABLE,)), bytes((FREE,)))
         self.flushes += 1
-        self.soc.trace.emit(AsidsFlushed, freed, error)
+        self.soc.trace.emit(AsidsFlushed, freed, 0)
         return True
 
     # ------------------------------------------------------------- for those who look

@@ -119,7 +119,13 @@ class Backing:
         return pfn
 
     def view(self, page: int, count: int = 1) -> memoryview:
-        """The raw bytes of neighbouring pages, writable, without a copy. Raises ENOMEM, EINVAL (frames that are no neighbours)."""
+        """The raw bytes of pages whose frames are neighbours, writable, without a copy.
+
+        Untouched pages get frames that are. Raises ENOMEM, and EINVAL where frames are no neighbours already.
+        """
+        pfn, untouched = self.find(page)
+        if pfn is None and untouched >= count:
+            self._put(page, self.frames.take_run(count), count)
         runs = self.assign(page, count)
         need(len(runs) == 1, EINVAL)  # not physically contiguous
         return self.frames.dram.view(runs[0][0] << 12, count << 12)

@@ -48,27 +48,23 @@ class Call:
     Wait), uninterruptible (at any other Lock) or done. To be started is a step.
     """
 
-    __slots__ = (
-        "_end", "_ended", "_request", "_work", "calls", "done", "error", "file", "killed", "number", "result", "signalled", "task", "what",
-    )  # fmt: skip
+    done = False
+    result: Any = None
+    error: Exception | None = None  # what `finish` raises
+    file: File | None = None  # what the call is made on; whoever sets it holds a reference
+    signalled = False
+    killed = False
+    end: Callable[[Call], None] | None = None  # told when the call is done
+    _ended = 0  # how many waits a signal has ended
+    _request: Request | None = None
 
-    def __init__(self, calls: Calls, task: Task, what: str, work: Any, end: Callable[[Call], None] | None = None) -> None:
-        """`work` is a coroutine, or a function of this Call that the first step runs: it answers an int, a File or a
-        coroutine. `end` is told when the call is done."""
+    def __init__(self, calls: Calls, task: Task, nr: int, work: Any) -> None:
+        """`work` is a coroutine, or a function of this Call that the first step runs: it answers an int, a File or a coroutine."""
         self.calls = calls
         self.task = task
-        self.what = what
+        self.nr = nr
         self.number = calls.trace.entry
-        self.done = False
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.file: File | None = None  # what the call is made on; whoever sets it takes a reference
-        self.signalled = False
-        self.killed = False
         self._work = work
-        self._end = end
-        self._ended = 0  # how many waits a signal has ended
-        self._request: Request | None = None
 
     # ------------------------------------------------------ from outside
 
@@ -111,7 +107,7 @@ class Call:
         self.calls.gate.enter("abandon", self._abandon)
 
     def __str__(self) -> str:
-        return f"{self.what} of {self.task.name}"
+        return f"ioctl {self.nr:#x} of {self.task.name}"
 
     def __repr__(self) -> str:
         return f"<Call {self.number}: {self}, {self.state}{f', {self._request}' if self.waits_for else ''}>"
@@ -129,36 +125,23 @@ class Call:
         request = self._request
         return not self.done and (request is None or request.ready() or request.ended_by(self))
 
-    def _step(self) -> bool:
-        """One step. False when the call is done or must wait."""
+    def _step(self, once: bool = True) -> bool:
+        """One step, or unless `once` as many as need no waiting. False when the call is done or must wait."""
         request = self._request
         if self.done:
             return False
         if request is None:
-            self._begin()
+            self._begin(once)
         elif request.ended_by(self) and (isinstance(request, Tick) or not request.ready()):
             code = request.code if isinstance(request, Lock) and request.code else EINTR
-            self._end_wait(KvmError(code, why=f"a signal ended the call: {self} {request}"))
+            self._end_wait(KvmError(code, why=f"a signal ended the call: {self} {request}"), once)
         elif request.ready():
-            try:
-                request.grant(self)
-            except KvmError as refusal:
-                self._resume(refusal)
-            else:
-                self._resume(None)
+            self._resume(self._grant(request), once)
         else:
             return False
         return True
 
-    def _end_wait(self, error: KvmError) -> None:
-        """End a wait with a refusal. Kernel code leaves then, sooner or later; what does not is a bug."""
-        self._ended += 1
-        if self._ended > PATIENCE:
-            self._close(error=RuntimeError(f"{self} does not end after a signal: it {self._request}"))
-        else:
-            self._resume(error)
-
-    def _begin(self) -> None:
+    def _begin(self, once: bool) -> None:
         if callable(self._work):
             try:
                 outcome = self._work(self)
@@ -167,19 +150,38 @@ class Call:
             if isinstance(outcome, int | File):
                 return self._close(outcome)
             self._work = outcome
-        self._resume(None)
+        self._resume(None, once)
 
-    def _resume(self, error: KvmError | None) -> None:
-        """Run the handler to its next request or its end."""
+    def _grant(self, request: Request) -> KvmError | None:
         try:
-            self._request = self._work.send(None) if error is None else self._work.throw(error)
-        except StopIteration as end:
-            return self._close(end.value)
-        except Exception as refusal:
-            return self._close(error=refusal)
-        request = self._request
-        if not isinstance(request, Request):
-            return self._close(error=TypeError(f"{self} awaited {request!r}, which is no request of sevlab.kvm.lock"))
+            request.grant(self)
+        except KvmError as refusal:
+            return refusal
+        return None
+
+    def _end_wait(self, error: KvmError, once: bool) -> None:
+        """End a wait with a refusal. Kernel code leaves then, sooner or later; what does not is a bug."""
+        self._ended += 1
+        if self._ended > PATIENCE:
+            self._close(error=RuntimeError(f"{self} does not end after a signal: it {self._request}"))
+        else:
+            self._resume(error, once)
+
+    def _resume(self, error: KvmError | None, once: bool) -> None:
+        """Run the handler to its next request or its end; unless `once`, grant what can be granted at once and go on."""
+        while True:
+            try:
+                request = self._work.send(None) if error is None else self._work.throw(error)
+            except StopIteration as end:
+                return self._close(end.value)
+            except Exception as refusal:
+                return self._close(error=refusal)
+            if not isinstance(request, Request):
+                return self._close(error=TypeError(f"{self} awaited {request!r}, which is no request of sevlab.kvm.lock"))
+            self._request = request
+            if once or request.__class__ is Tick or not request.ready():
+                break
+            error = self._grant(request)
         if isinstance(request, Lock) and not request.ready():
             holder = request.mutex.holder
             self.calls.trace.emit(LockAwaited, self.number, request.mutex.name, holder.number if holder else 0)
@@ -189,33 +191,26 @@ class Call:
         self._request = None
         self.result, self.error = result, error
         self.calls.begun.pop(self, None)
-        if self._end is not None:
-            self._end(self)
-
-    def _outcome(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.result
+        if self.end is not None:
+            self.end(self)
 
     def _finish(self) -> Any:
         ticks = 0
+        self._step(once=False)
         while not self.done:
+            self.calls.begun.setdefault(self)  # it stays in the kernel as long as it waits
             if self.calls.gate.interrupted():
                 self.signalled = True
-            if self._step():
-                if not isinstance(self._request, Tick):
-                    continue
-                _, moved = self.calls.round(self), True
-                ticks += 1
-            else:
-                self.calls.begun.setdefault(self)  # it stays in the kernel as long as it waits
-                moved, ticked = self.calls.round(self)
-                ticks += ticked
-                if self._can():
-                    continue
-            if not moved or ticks >= TICKS:
+            moved, ticked = self.calls.round(self)
+            own = isinstance(self._request, Tick)
+            ticks += own or ticked
+            helpless = not self._can() and not moved
+            if helpless or (ticks >= TICKS and (own or not self._can())):
                 self._block(ticks)
-        return self._outcome()
+            self._step(once=False)
+        if self.error is not None:
+            raise self.error
+        return self.result
 
     def _block(self, ticks: int) -> None:
         """Nobody brings about what this call waits for: answer it as after a signal."""
@@ -227,7 +222,7 @@ class Call:
         if request.state == "uninterruptible":
             raise blocked
         self.signalled = True
-        self._end_wait(blocked)
+        self._end_wait(blocked, once=False)
 
     def _abandon(self) -> None:
         self.signalled = self.killed = True

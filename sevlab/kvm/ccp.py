@@ -159,13 +159,13 @@ class Ccp:
         need(getattr(caller.fget(fd), "ccp", None) is self, EBADF)  # filep->f_op != &sev_fops
         return self.command(cmd, buffer, answer)
 
-    def quietly(self, cmd: int, buffer: Wire | bytes = b"") -> int:
-        """A command whose refusal is nobody's business: the status, or -1 when the firmware was not reached."""
+    def attempt(self, cmd: int, buffer: Wire | bytes = b"", answer: HasError | None = None) -> KvmError | None:
+        """`command` for a caller that has more to do whatever comes of it: the refusal, or None."""
         try:
-            self.command(cmd, buffer)
+            self.command(cmd, buffer, answer)
         except KvmError as no:
-            return -1 if no.fw is None else no.fw
-        return 0
+            return no
+        return None
 
     # ------------------------------------------------------------- the platform
 

@@ -128,7 +128,7 @@ class Cgroup:
         """
         need(self.parent is not None and file in ("misc.max", "misc.current", "misc.events"), ENOENT)  # no such file
         need(file == "misc.max", EINVAL)  # no ->write()
-        resource, space, limit = text.strip().partition(" ")
+        resource, space, limit = text.strip(" \t\n\v\f\r").partition(" ")
         need(resource and space, EINVAL)  # !token || !buf
         need(resource in RESOURCES, EINVAL)  # type == MISC_CG_RES_TYPES
         number = MAX if limit == "max" else _number(limit)

@@ -107,7 +107,7 @@ def ioio(vcpu: Vcpu) -> int:
     info = vcpu.vmcb.exit_info_1
     port, size, reading = info >> 16, info >> 4 & 7, bool(info & IOIO_IN)
     if not reading:
-        vcpu.shared[PIO_PAGE : PIO_PAGE + size] = vcpu.vmcb.regs.rax.to_bytes(8, "little")[:size]
+        vcpu.pio[:size] = vcpu.vmcb.regs.rax.to_bytes(8, "little")[:size]
     vcpu.complete = _pio_in if reading else _pio_out
     return vcpu.exit(KVM_EXIT_IO, kvm_run_io(KVM_EXIT_IO_IN if reading else KVM_EXIT_IO_OUT, size, port, 1, PIO_PAGE))
 
@@ -116,7 +116,7 @@ def _pio_in(vcpu: Vcpu) -> int:
     """KVM_RUN after an IN: user space has put the data there (complete_fast_pio_in)."""
     size, regs = vcpu.vmcb.exit_info_1 >> 4 & 7, vcpu.vmcb.regs
     keep = 0 if size == 4 else -1 << 8 * size & (1 << 64) - 1  # a 32-bit write clears the upper half
-    regs.rax = regs.rax & keep | int.from_bytes(vcpu.shared[PIO_PAGE : PIO_PAGE + size], "little")
+    regs.rax = regs.rax & keep | int.from_bytes(vcpu.pio[:size], "little")
     vcpu.vmcb.skip = True
     return RESUME
 

@@ -38,11 +38,18 @@ class KvmError(OSError):
     the original's words. `why` costs nothing until it is read.
     """
 
+    fw: int | None = None
+    _why: str | None = None
+    _place: Place | None = None
+
     def __init__(self, code: int, fw: int | None = None, why: str | None = None, place: Place | None = None) -> None:
-        super().__init__(code, "")
-        self.fw = fw
-        self._why = why
-        self._place = place
+        OSError.__init__(self, code, "")
+        if fw is not None:
+            self.fw = fw
+        if why is not None:
+            self._why = why
+        if place is not None:
+            self._place = place
 
     @property
     def place(self) -> Place | None:

@@ -83,7 +83,7 @@ class Kernel:
         self._vm_numbers = 0
 
         self.ccp = Ccp(soc, self.frames, psp, design.release, self.log)
-        self.asids = AsidPool(soc, lambda: self.ccp.quietly(Cmd.DF_FLUSH), self.log)
+        self.asids = AsidPool(soc, lambda: self.ccp.attempt(Cmd.DF_FLUSH), self.log)
         self.sev_commands = commands(design)
         self.capabilities: dict[int, Capability] = {
             KVM_CAP_VM_COPY_ENC_CONTEXT_FROM: design.mirror,
@@ -106,9 +106,11 @@ class Kernel:
         chip, sev, es = self.soc.chip, self.asids.slots(False), self.asids.slots(True)
         self.sev_enabled = bool(chip.features & SEV and chip.max_asid)
         self.sev_es_enabled = bool(self.sev_enabled and chip.features & SEV_ES and es)
-        word = ("enabled" if sev else "unusable") if self.sev_enabled else "disabled"
-        self.log(f"SEV {word} (ASIDs {chip.min_asid} - {chip.max_asid})")
-        self.log(f"SEV-ES {'enabled' if self.sev_es_enabled else 'disabled'} (ASIDs {min(1, len(es))} - {len(es)})")
+        if chip.features & SEV:
+            word = ("enabled" if sev else "unusable") if self.sev_enabled else "disabled"
+            self.log(f"SEV {word} (ASIDs {chip.min_asid} - {chip.max_asid})")
+        if chip.features & SEV_ES:
+            self.log(f"SEV-ES {'enabled' if self.sev_es_enabled else 'disabled'} (ASIDs {min(1, len(es))} - {len(es)})")
         self.vmsa_features = KVM_SEV_VMSA_DEBUG_SWAP if self.sev_es_enabled and chip.features & DEBUG_SWAP else 0
 
     def _capacity(self) -> dict[str, int]:

@@ -277,9 +277,11 @@ class Mm:
             pfn = self._pages.get(va >> 12)
             if pfn is not None:
                 return self.dram.read(pfn << 12 | inside, n)
-            pfn = self._seen(va)
+            pfn = self._seen(va) if n else None
             if pfn is not None:
                 return self.dram.read(pfn << 12 | inside, n)
+        if not n:
+            return b""
         parts, left = [], n
         for backing, page, count in self._pieces(va, n):
             for pfn, size in backing.runs(page, count):
@@ -334,6 +336,9 @@ class Mm:
             for backing, page, count in self._pieces(va, n):
                 number, runs = backing.pin(page, count)
                 pin._parts.append((backing, number))
+                if pin.runs and sum(pin.runs[-1]) == runs[0][0]:  # one run over two mappings
+                    first, count = pin.runs.pop()
+                    runs[0] = (first, count + runs[0][1])
                 pin.runs += runs
         except KvmError:
             pin.release()

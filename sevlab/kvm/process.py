@@ -7,18 +7,18 @@ Of its kernel a process uses: `gate`, `frames` (Frames), `calls` (Calls),
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from errno import EBADF, EINVAL, ENOENT, ESRCH
-from functools import partial, wraps
-from types import MethodType
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from sevlab.kvm.arena import Arena
 from sevlab.kvm.backing import PAGE, Backing
-from sevlab.kvm.call import Call
+from sevlab.kvm.call import Blocked, Call
 from sevlab.kvm.cgroup import Cgroup
 from sevlab.kvm.fd import File, KvmError, Oops, need
 from sevlab.kvm.mm import Mm
+from sevlab.kvm.syscall import U32, U64, Syscall, entry
 from sevlab.kvm.task import NOFILE, Console, MemFile, Task
 from sevlab.trace import Event, name, u16, u32, u64
 from sevlab.wire import Wire
@@ -29,20 +29,6 @@ if TYPE_CHECKING:
 __all__ = ["Ioctl", "MemFile", "Process", "ProcessGone", "ProcessMade", "Syscall", "Task", "entry"]
 
 W = TypeVar("W", bound=Wire)
-F = TypeVar("F", bound=Callable[..., Any])
-
-U32, U64 = 0xFFFFFFFF, 0xFFFFFFFF_FFFFFFFF
-
-
-class Syscall(Event, lane="vmm"):
-    """A process asked its kernel for something, with `a` and `b`, and was answered: `errno` 0, or why not."""
-
-    pid: u32
-    what: name
-    a: u64
-    b: u64
-    result: u64
-    errno: u16
 
 
 class Ioctl(Event, lane="vmm"):
@@ -70,35 +56,6 @@ class ProcessGone(Event, lane="vmm"):
 
     pid: u32
     process: name
-
-
-def entry(method: F) -> F:
-    """A method that is a system call: an entry through the gate, and a row of the trace."""
-    what = method.__name__.lstrip("_")
-
-    def call(self: Process, *args: Any, **kw: Any) -> Any:
-        trace, pid = self._trace, self.pid
-        a, b = (*(_shown(value) for value in args[:2]), 0, 0)[:2]
-        if self.dead:
-            raise KvmError(ESRCH, why=f"the process {self.name} is dead")
-        try:
-            result = method(self, *args, **kw)
-        except OSError as refusal:
-            trace.emit(Syscall, pid, what, a, b, 0, refusal.errno or 0)
-            raise
-        trace.emit(Syscall, pid, what, a, b, result if isinstance(result, int) else 0, 0)
-        return result
-
-    @wraps(method)
-    def enter(self: Process, *args: Any, **kw: Any) -> Any:
-        return self._enter(what, MethodType(call, self), *args, **kw)
-
-    return enter  # type: ignore[return-value]
-
-
-def _shown(value: Any) -> int:
-    """What the trace keeps of an argument: a number, or how many bytes there were."""
-    return value & U64 if isinstance(value, int) else len(value) if isinstance(value, bytes) else 0
 
 
 class Process:
@@ -147,10 +104,14 @@ class Process:
 
     @entry
     def open(self, path: str, mode: str = "r+") -> int:
-        """Open a device: its lowest free descriptor. `mode` is "r" or "r+". Raises ENOENT, EINVAL, EMFILE."""
+        """Open a device: the lowest free descriptor. `mode` is "r" or "r+"; only the second may change the platform.
+
+        Raises ENOENT, EINVAL, EMFILE.
+        """
         need(mode in ("r", "r+", "w"), EINVAL)  # no such mode
         make = self.kernel.devices.get(path)
-        need(make is not None, ENOENT)  # no such file
+        if make is None:
+            raise KvmError(ENOENT)  # no such file
         return self.task.install(make(self.kernel, mode))
 
     @entry
@@ -223,28 +184,42 @@ class Process:
             if file is None:
                 raise KvmError(EBADF)  # no such descriptor
             result = file.ioctl(task, nr, at)
-            if isinstance(result, File):
-                result = task.install(result)
+            if result.__class__ is not int:
+                result = self._number(result, file, fd, nr, at, arg)
         except OSError as refusal:
-            self._answered(fd, nr, at, arg, 0, refusal)
+            if not (isinstance(refusal, Blocked) and not refusal.call.done):  # else it answers when it is done
+                self._answered(fd, nr, at, arg, 0, refusal)
             raise
-        if result.__class__ is not int:
-            if not isinstance(result, int):  # a handler that waits
-                call = Call(self.kernel.calls, task, f"ioctl {nr:#x}", result, partial(self._ended, fd, nr, at, arg))
-                call.file = file.get()
-                return call._finish()
-            result = int(result)
-        if isinstance(arg, Wire):
+        if isinstance(arg, Wire) and not self.dead:
             self._arena.take_back(at, arg)
         self._trace.emit(Ioctl, self.pid, fd & U32, nr & U32, at & U64, result & U32, 0, 0)
         return result
+
+    def _number(self, result: Any, file: File, fd: int, nr: int, at: int, arg: int | Wire) -> int:
+        """What a handler answered, as a number: a File is installed, a coroutine driven to its end."""
+        if not isinstance(result, int | File):
+            call = Call(self.kernel.calls, self.task, nr, result)
+            call.file = file.get()
+            try:
+                result = call._finish()
+            finally:
+                if call.done:
+                    file.put()
+                else:
+                    call.end = partial(self._ended, fd, nr, at, arg)
+        if not isinstance(result, File):
+            return int(result)
+        if not self.dead:
+            return self.task.install(result)
+        result.put()  # the process died while it waited
+        return 0
 
     def _begin(self, fd: int, nr: int, arg: int | Wire) -> Call:
         if self.dead:
             raise KvmError(ESRCH, why=f"the process {self.name} is dead")
         at = arg if arg.__class__ is int else self._address(arg)
-        end = partial(self._ended, fd, nr, at, arg)
-        call = Call(self.kernel.calls, self.task, f"ioctl {nr:#x}", partial(self._serve, fd, nr, at), end)
+        call = Call(self.kernel.calls, self.task, nr, partial(self._serve, fd, nr, at))
+        call.end = partial(self._ended, fd, nr, at, arg)
         self.kernel.calls.begun[call] = None
         return call
 
@@ -272,9 +247,12 @@ class Process:
             self._gone()
 
     def _answered(self, fd: int, nr: int, at: int, arg: int | Wire, result: int, error: OSError | None) -> None:
-        code, fw = (error.errno or 0, getattr(error, "fw", None) or 0) if error else (0, 0)
+        """Tell the trace what an ioctl was answered, and read its argument back. An oops takes the process with it."""
+        code, fw = 0, 0
+        if error is not None:
+            code, fw = error.errno or 0, getattr(error, "fw", None) or 0
         self._trace.emit(Ioctl, self.pid, fd & U32, nr & U32, at & U64, result & U32, code, fw & U32)
-        if isinstance(arg, Wire) and not self.dead:
+        if at is not arg and isinstance(arg, Wire) and not self.dead:
             self._arena.take_back(at, arg)
         if isinstance(error, Oops):
             self.kernel.log(f"BUG: {error.why}")

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class SevCommand(Event, lane="kvm"):
-    """KVM served one sub-command of KVM_MEMORY_ENCRYPT_OP (SEV_CMD_NAMES has its name): `errno` 0, or why not; `error` as the caller finds it afterwards."""
+    """KVM served one sub-command of KVM_MEMORY_ENCRYPT_OP: `errno` 0, or why not; `error` as the caller finds it afterwards."""
 
     vm: u32
     id: u32
@@ -90,7 +90,6 @@ async def memory_encrypt_op(vm: Vm, caller: Task, argp: int) -> int:
         return 0
     cmd = kvm_sev_cmd.__new__(kvm_sev_cmd)
     cmd.id, cmd.pad0, cmd.data, cmd.error, cmd.sev_fd = CMD.unpack(caller.read(argp, CMD.size))  # EFAULT
-    refused: OSError | None = None
     async with Lock(vm.lock):  # mutex_lock(&kvm->lock): one command at a time, for each VM
         need(vm.sev.owner is None or cmd.id in MIRROR_MAY, EINVAL)  # is_mirroring_enc_context() && !is_cmd_allowed_from_mirror()
         need(cmd.id != KVM_SEV_ES_INIT or kernel.sev_es_enabled, ENOTTY)  # !sev_es_enabled
@@ -102,9 +101,13 @@ async def memory_encrypt_op(vm: Vm, caller: Task, argp: int) -> int:
             if waits is not None:
                 await waits
         except OSError as no:
-            refused = no
-        kernel.trace.emit(SevCommand, vm.number, cmd.id, refused.errno if refused else 0, cmd.error)
-        caller.write(argp, CMD.pack(cmd.id, cmd.pad0, cmd.data, cmd.error, cmd.sev_fd))  # EFAULT, whatever the handler said
-        if refused:
-            raise refused
+            _copy_back(vm, caller, argp, cmd, no.errno or 0)  # EFAULT: it outweighs what the handler said
+            raise
+        _copy_back(vm, caller, argp, cmd, 0)  # EFAULT: what the handler did stays done
     return 0
+
+
+def _copy_back(vm: Vm, caller: Task, argp: int, cmd: kvm_sev_cmd, errno: int) -> None:
+    """The structure back to the caller, and a row to the trace."""
+    vm.kernel.trace.emit(SevCommand, vm.number, cmd.id, errno, cmd.error)
+    caller.write(argp, CMD.pack(cmd.id, cmd.pad0, cmd.data, cmd.error, cmd.sev_fd))

@@ -44,9 +44,8 @@ from sevlab.abi.sev import (
     PlatformStatus,
 )
 from sevlab.kvm import Row, copy_from_user, copy_to_user
-from sevlab.kvm.ccp import Ccp, HasError
+from sevlab.kvm.ccp import Ccp
 from sevlab.kvm.fd import File, KvmError, need
-from sevlab.wire import Wire
 
 if TYPE_CHECKING:
     from sevlab.kvm.task import Task
@@ -98,7 +97,7 @@ def pek_csr(dev: SevDev, caller: Task, cmd: sev_issue_cmd) -> None:
             need(user.length <= SEV_FW_BLOB_MAX_SIZE, EFAULT)  # length > SEV_FW_BLOB_MAX_SIZE; not EINVAL, as elsewhere
             csr = PekCsr(heap.alloc(user.length), user.length)
         with dev.ccp.up(cmd):
-            refused = _refusal(dev.ccp, Cmd.PEK_CSR, csr, cmd)
+            refused = dev.ccp.attempt(Cmd.PEK_CSR, csr, cmd)
 
         user.length = csr.len
         copy_to_user(caller, cmd.data, user)  # EFAULT; also after a refusal: the length is the answer
@@ -131,7 +130,7 @@ def pdh_cert_export(dev: SevDev, caller: Task, cmd: sev_issue_cmd) -> None:
             need(user.cert_chain_len <= SEV_FW_BLOB_MAX_SIZE, EFAULT)  # cert_chain_len > SEV_FW_BLOB_MAX_SIZE
             export.pdh_paddr, export.pdh_len = heap.alloc(user.pdh_cert_len), user.pdh_cert_len
             export.chain_paddr, export.chain_len = heap.alloc(user.cert_chain_len), user.cert_chain_len
-        refused = _refusal(dev.ccp, Cmd.PDH_CERT_EXPORT, export, cmd)
+        refused = dev.ccp.attempt(Cmd.PDH_CERT_EXPORT, export, cmd)
 
         user.pdh_cert_len, user.cert_chain_len = export.pdh_len, export.chain_len
         copy_to_user(caller, cmd.data, user)  # EFAULT; also after a refusal: the lengths are the answer
@@ -160,22 +159,13 @@ def get_id2(dev: SevDev, caller: Task, cmd: sev_issue_cmd) -> None:
         ident = GetId()
         if user.address and user.length:
             ident = GetId(heap.alloc(user.length), user.length)  # ENOMEM
-        refused = _refusal(dev.ccp, Cmd.GET_ID, ident, cmd)
+        refused = dev.ccp.attempt(Cmd.GET_ID, ident, cmd)
 
         user.length = ident.len
         copy_to_user(caller, cmd.data, user)  # EFAULT; also after a refusal: the length is the answer
         if refused:
             raise refused
         caller.write(user.address, heap.read(ident.paddr, ident.len))  # EFAULT
-
-
-def _refusal(ccp: Ccp, cmd: int, buffer: Wire, answer: HasError) -> KvmError | None:
-    """The refusal of a command that answers even so, or None."""
-    try:
-        ccp.command(cmd, buffer, answer)
-    except KvmError as no:
-        return no
-    return None
 
 
 COMMANDS: dict[int, Row] = {
@@ -212,12 +202,10 @@ class SevDev(File):
         if row is None:
             raise KvmError(EINVAL)  # default: of the switch, past the copy back
 
-        refused: OSError | None = None
         try:
             row.handler(self, caller, cmd)
-        except OSError as no:
-            refused = no
-        copy_to_user(caller, arg, cmd)  # EFAULT
-        if refused:
-            raise refused
+        except OSError:
+            copy_to_user(caller, arg, cmd)  # EFAULT: it outweighs what the command answered
+            raise
+        copy_to_user(caller, arg, cmd)  # EFAULT: what the command did stays done
         return 0

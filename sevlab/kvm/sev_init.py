@@ -110,8 +110,8 @@ def unbind_asid(vm: Vm, handle: int) -> None:
     The kernel holds sev_deactivate_lock for reading here: no DEACTIVATE falls into a flush.
     """
     if handle:
-        vm.kernel.ccp.quietly(Cmd.DEACTIVATE, Handle(handle))
-        vm.kernel.ccp.quietly(Cmd.DECOMMISSION, Handle(handle))
+        vm.kernel.ccp.attempt(Cmd.DEACTIVATE, Handle(handle))
+        vm.kernel.ccp.attempt(Cmd.DECOMMISSION, Handle(handle))
 
 
 def vm_destroy(vm: Vm) -> None:

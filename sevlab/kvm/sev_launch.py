@@ -71,7 +71,7 @@ def bind_asid(vm: Vm, handle: int, cmd: kvm_sev_cmd) -> None:
     try:
         vm.kernel.ccp.command(Cmd.ACTIVATE, Activate(handle, vm.sev.asid), cmd)
     except KvmError:
-        vm.kernel.ccp.quietly(Cmd.DECOMMISSION, Handle(handle))
+        vm.kernel.ccp.attempt(Cmd.DECOMMISSION, Handle(handle))
         raise
 
 

@@ -97,8 +97,8 @@ class VmExit(Event, lane="kvm"):
 class Vcpu(File):
     """One vCPU. It keeps its VM; the VM frees it (`destroy`), and not the descriptor's last close.
 
-    `index` is its place in `vm.vcpus`, `id` what KVM_CREATE_VCPU was given. `shared` is the memory that user
-    space maps: kvm_run, and a page for port I/O. `leaves` is CPUID as user space set it.
+    `index` is its place in `vm.vcpus`, `id` what KVM_CREATE_VCPU was given. `shared` is kvm_run and
+    `pio` the page of port I/O, both mapped by user space. `leaves` is CPUID as user space set it.
     """
 
     name = "kvm-vcpu"
@@ -106,16 +106,15 @@ class Vcpu(File):
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
         super().__init__()
         kernel, sev = vm.kernel, vm.sev
-        self._run_pages = Backing(kernel.frames, KVM_VCPU_MMAP_SIZE // PAGE, shared=True, movable=False).hold()  # ENOMEM
-        self.shared = self._run_pages.view(0, KVM_VCPU_MMAP_SIZE // PAGE)
-        self.vmsa_pfn = 0
-        if sev.es:
-            try:
-                self.vmsa_pfn = kernel.frames.take_run(1)
-            except KvmError:
-                self.shared.release()
-                self._run_pages.drop()
-                raise  # ENOMEM
+        self._run_pages = Backing(kernel.frames, KVM_VCPU_MMAP_SIZE // PAGE, shared=True, movable=False).hold()
+        try:
+            self._run_pages.assign(0, KVM_VCPU_MMAP_SIZE // PAGE)
+            self.vmsa_pfn = kernel.frames.take_run(1) if sev.es else 0
+        except KvmError:
+            self._run_pages.drop()
+            raise  # ENOMEM
+        self.shared, self.pio = self._run_pages.view(0), self._run_pages.view(1)
+        if self.vmsa_pfn:
             kernel.soc.pages.mark(self.vmsa_pfn, 1, VMSA, sev.asid)
         self.vm: Vm = vm.get()
         self.id = vcpu_id
@@ -173,6 +172,7 @@ class Vcpu(File):
             kernel.frames.give(self.vmsa_pfn, 1)
             self.vmsa_pfn = 0
         self.shared.release()
+        self.pio.release()
         self._run_pages.drop()
 
     def vmsa_page(self) -> bytes:

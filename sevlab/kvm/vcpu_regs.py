@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from sevlab.abi.kvm import kvm_debugregs, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs
 from sevlab.abi.vmsa import Segment, Vmsa
-from sevlab.hw.thread import Thread, moments
+from sevlab.hw.thread import moments
 from sevlab.kvm import copy_from_user, copy_to_user
 from sevlab.kvm.fd import need
 
@@ -116,7 +116,7 @@ def _continue(vcpu: Vcpu) -> None:
     """What runs is what the registers say: the moment in RSP, or a program from its top."""
     vmcb = vcpu.vmcb
     moment = moments(vcpu.vm.kernel.soc.trace).find(vmcb.regs.rsp)
-    vmcb.thread = Thread(moment.program, moment.args, moment.log) if moment else None
+    vmcb.thread = moment.thread() if moment else None
     vmcb.skip, vmcb.event, vmcb.exit_code = bool(moment and moment.skip), None, 0
     vmcb.code, vmcb.seen = vmcb.save.cs.base + vmcb.regs.rip, ()
     vcpu.moment = vmcb.regs.rsp if moment else None

@@ -2,31 +2,42 @@
 
 The reveal belongs to the card, not to the next cell, or Run All would spoil
 every question. A reveal only looks and never acts, so that the machine is the
-same whether or not somebody answered. Where no front end runs (nbval, a plain
-terminal, a page on the web) the card shows question and answer at once; in a
-browser the answer is folded until it is asked for.
+same whether or not somebody answered.
+
+In a browser the card waits for an answer and then shows what the machine says;
+it does so without a script, so it works in JupyterLab, on a web page and in an
+exported file alike. Where there is no browser (nbval, a terminal) it shows
+question and answer at once.
 """
 
 from __future__ import annotations
 
+import hashlib
 import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
-_CSS = (
-    "border:1px solid var(--jp-border-color1,#bbb);border-left:4px solid #0072b2;border-radius:4px;"
-    "padding:10px 14px;margin:4px 0;max-width:60em;color:var(--jp-content-font-color1,inherit);"
-    "background:var(--jp-layout-color1,transparent);font-family:var(--jp-content-font-family,sans-serif)"
-)
+from sevlab.lab.style import CARD
+
+MOST = 5  # answers that one reads before one chooses
 
 
 class Prediction:
-    """A question, its possible answers, and the machine's own answer."""
+    """A question, its possible answers, what the machine says, and why.
 
-    def __init__(self, question: str, answers: Sequence[str], revealed: str, because: str) -> None:
+    `evidence` is what decides: a number, bytes, a refusal, as text. Without
+    answers to choose from the reader makes up his mind unaided.
+    """
+
+    def __init__(self, question: str, answers: Sequence[str], revealed: str, evidence: str = "", because: str = "") -> None:
+        if answers and not 2 <= len(answers) <= MOST:
+            raise ValueError(f"a prediction offers 2 to {MOST} answers or none, not {len(answers)}")
+        if answers and revealed not in answers:
+            raise ValueError(f"the machine says {revealed!r}, and the answers offered are {', '.join(map(repr, answers))}")
         self.question = question
         self.answers = tuple(answers)
         self.revealed = revealed
+        self.evidence = evidence
         self.because = because
 
     def describe(self) -> str:
@@ -34,30 +45,39 @@ class Prediction:
         lines = [f"Predict: {self.question}"]
         if self.answers:
             lines.append("  " + " / ".join(self.answers))
-        lines.append(f"The machine says: {self.revealed}")
-        if self.because:
-            lines.append(self.because)
-        return "\n".join(lines)
+        lines += [f"The machine says: {self.revealed}", *self.evidence.splitlines(), self.because]
+        return "\n".join(line for line in lines if line)
 
     __repr__ = describe
 
     def _repr_html_(self) -> str:
         e = html.escape
-        answers = "".join(f'<li style="margin:2px 0">{e(answer)}</li>' for answer in self.answers)
-        because = f'<p style="margin:6px 0 0">{e(self.because)}</p>' if self.because else ""
+        group = "sevlab-" + hashlib.sha256(self.question.encode()).hexdigest()[:12]
+        choices = self.answers or ("I have made up my mind",)
+        # A check box and not a radio button: there an arrow key, meant to look around, would choose already.
+        answers = "".join(f'<label><input type="checkbox" name="{group}"><span>{e(one)}</span></label>' for one in choices)
+        you = "".join(f'<span class="you">You said: {e(one)}.</span> ' for one in self.answers)
+        evidence = f"<pre>{e(self.evidence)}</pre>" if self.evidence else ""
+        because = f"<p>{e(self.because)}</p>" if self.because else ""
         return (
-            f'<section style="{_CSS}" aria-label="Prediction">'
-            f'<p style="margin:0 0 6px;font-weight:600">{e(self.question)}</p>'
-            + (f'<ul style="margin:0 0 8px;padding-left:1.4em">{answers}</ul>' if answers else "")
-            + '<details><summary style="cursor:pointer">I have made up my mind: ask the machine</summary>'
-            f'<p style="margin:8px 0 0;white-space:pre-wrap"><b>The machine says:</b> {e(self.revealed)}</p>{because}</details></section>'
+            f'<style>{CARD}</style><section class="sevlab-card" aria-label="Prediction" data-lm-suppress-shortcuts="true">'
+            f'<fieldset><legend>{e(self.question)}</legend><div class="answers">{answers}</div></fieldset>'
+            '<p class="wait">Not answered yet. You may read on; the card keeps your place.</p>'
+            f'<div class="reveal" aria-live="polite"><p>{you}<b>The machine says: {e(self.revealed)}</b></p>'
+            f"{evidence}{because}</div></section>"
         )
 
 
 def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], Any], because: str = "") -> Prediction:
     """Ask `question` before the machine is looked at.
 
-    `reveal()` looks at the machine and returns what it says (anything with a
-    str); `because` is one sentence of reason.
+    `reveal()` looks at the machine and returns what it says: one of `answers`
+    (anything with a str, where there are none), or that and the evidence for
+    it. `because` is one sentence of reason.
+
+    Raises ValueError for one answer alone, for more than five, and when the
+    machine says something that was not offered.
     """
-    return Prediction(question, answers, str(reveal()), because)
+    said = reveal()
+    answer, evidence = said if isinstance(said, tuple) else (said, "")
+    return Prediction(question, answers, str(answer), str(evidence), because)

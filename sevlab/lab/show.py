@@ -1,39 +1,42 @@
-"""Bytes and rows as a reader wants to see them: text first, so that what is read is what is checked."""
+"""Bytes and rows as a reader wants to see them: text, so that what is read is what is checked."""
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from sevlab.wire import Wire
+
+ROW = 16
+SHORT = 16  # bytes of a value that are shown; the rest is an ellipsis
 
 
 class Text:
-    """A block of monospaced text that a notebook shows as it stands."""
+    """A block of monospaced text that a notebook shows as it stands, under its title."""
 
     def __init__(self, text: str, title: str = "") -> None:
         self.text = text
         self.title = title
 
     def __repr__(self) -> str:
-        return f"{self.title}\n{self.text}" if self.title else self.text
-
-    def _repr_html_(self) -> str:
-        title = f"<figcaption>{html.escape(self.title)}</figcaption>" if self.title else ""
-        return f'<figure style="margin:4px 0">{title}<pre style="margin:0">{html.escape(self.text)}</pre></figure>'
+        return f"{self.title}\n\n{self.text}" if self.title else self.text
 
 
 def hexdump(data: bytes, start: int = 0, *, title: str = "") -> Text:
     """`data` as 16 bytes a row, hexadecimal at the left and text at the right; `start` is the first byte's address."""
     lines = []
-    for at in range(0, len(data), 16):
-        row = data[at : at + 16]
+    for at in range(0, len(data), ROW):
+        row = data[at : at + ROW]
         letters = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
-        lines.append(f"{start + at:08x}  {row[:8].hex(' '):23}  {row[8:].hex(' '):23}  {letters}")
-    return Text("\n".join(lines), title)
+        lines.append(f"{start + at:08x}  {row[:8].hex(' '):23}  {row[8:].hex(' '):23}  {letters}".rstrip())
+    return Text("\n".join(lines) or "(no bytes)", title)
 
 
 def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Text:
-    """Rows of equal keys as a text table; numbers stand right, all else left."""
+    """Rows of equal keys as a text table; numbers stand right, all else left.
+
+    Raises KeyError for a row that lacks a key of the first.
+    """
     if not rows:
         return Text("(no rows)", title)
     heads = list(rows[0])
@@ -44,4 +47,32 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Text:
     def line(texts: Sequence[str]) -> str:
         return "  ".join(t.rjust(w) if r else t.ljust(w) for t, w, r in zip(texts, widths, right, strict=True)).rstrip()
 
-    return Text("\n".join([line(heads), line(["-" * w for w in widths]), *(line(row) for row in cells)]), title)
+    return Text("\n".join([line(heads), line(["─" * w for w in widths]), *(line(row) for row in cells)]), title)
+
+
+def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "") -> Text:
+    """A structure as named bytes: a Wire, or (name, bytes) pairs that follow one another.
+
+    `notes` says in a few words what a field is. Long values are cut, with an ellipsis.
+    """
+    if isinstance(what, Wire):
+        whole = what.pack()
+        title = title or f"{type(what).__name__}, {what.SIZE} bytes"
+        pieces = [(field.name, whole[field.offset : field.offset + field.size]) for field in what.LAYOUT]
+    else:
+        pieces = list(what)
+        title = title or f"{sum(len(data) for _, data in pieces)} bytes"
+    rows, at = [], 0
+    for name, data in pieces:
+        value = data[:SHORT].hex() + ("…" if len(data) > SHORT else "")
+        row = {"offset": f"{at:#04x}", "size": len(data), "field": name, "bytes": value}
+        rows.append(row | ({"what it is": notes.get(name, "")} if notes else {}))
+        at += len(data)
+    return Text(table(rows).text, title)
+
+
+def flip(data: bytes, bit: int = 0) -> bytes:
+    """A copy with one bit changed; bit 0 is the lowest of the first byte."""
+    changed = bytearray(data)
+    changed[bit // 8] ^= 1 << bit % 8
+    return bytes(changed)

@@ -27,10 +27,10 @@ def report(pek_d: int, mnonce: bytes, digest: bytes, policy: int) -> Attestation
 
 def attestation(psp: Psp, cmd: Attestation) -> Attestation:
     """ATTESTATION: report on a guest that has been measured."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
-    guest.allow(Cmd.ATTESTATION)  # INVALID_GUEST_STATE
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
+    guest.allow(Cmd.ATTESTATION)  # INVALID_GUEST_STATE: nothing was measured yet
     need(cmd.len >= AttestationReport.SIZE, Status.INVALID_LEN, cmd, len=AttestationReport.SIZE)  # no room for a report
-    hpa = psp.address(cmd.paddr, AttestationReport.SIZE)  # INVALID_ADDRESS
+    hpa = psp.address(cmd.paddr, AttestationReport.SIZE)  # INVALID_ADDRESS: beyond the memory
 
     assert psp.keys.pek is not None
     signed = report(psp.keys.pek.d, cmd.mnonce, guest.launch_digest, guest.policy)

@@ -52,8 +52,8 @@ class Row:
 
 COMMANDS: dict[int, Row] = {
     # command               handler                        buffer               what it leaves out
-    Cmd.INIT:               Row(platform.init,             sev.Init,            "SYSCFG is not read: encryption is always on"),
-    Cmd.INIT_EX:            Row(platform.init_ex,          sev.InitEx,          "SYSCFG is not read; the area's format is ours"),
+    Cmd.INIT:               Row(platform.init,             sev.Init,            "SYSCFG is not read; the TMR is not fenced off"),
+    Cmd.INIT_EX:            Row(platform.init_ex,          sev.InitEx,          "as INIT; the format of the area is ours"),
     Cmd.SHUTDOWN:           Row(platform.shutdown,         None,                "scrubbing never fails (HWSEV_RET_UNSAFE)"),
     Cmd.PLATFORM_RESET:     Row(platform.platform_reset),
     Cmd.PLATFORM_STATUS:    Row(platform.platform_status,  sev.PlatformStatus),

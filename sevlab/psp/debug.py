@@ -18,10 +18,10 @@ BLOCK = 16
 
 def _allow(psp: Psp, cmd: Dbg) -> tuple[int, int, int]:
     """The checks of both commands: (asid, source, destination)."""
-    src = psp.address(cmd.src_paddr, cmd.len, BLOCK)  # INVALID_ADDRESS
-    dst = psp.address(cmd.dst_paddr, cmd.len, BLOCK)  # INVALID_ADDRESS
+    src = psp.address(cmd.src_paddr, cmd.len, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
+    dst = psp.address(cmd.dst_paddr, cmd.len, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
     need(not cmd.len % BLOCK, Status.INVALID_LEN)  # no whole blocks
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
     need(not guest.policy & POLICY_NODBG, Status.POLICY_FAILURE)  # its owner forbids debugging
     need(guest.asid, Status.INACTIVE)  # it has no slot
     return guest.asid, src, dst

@@ -79,7 +79,7 @@ class Psp:
     # -------------------------------------------------------------- mailbox
 
     def mailbox(self, cmd: int, hpa: int = 0) -> int:
-        """Run command `cmd` with the command buffer at `hpa` (0 = none); returns the status.
+        """Run command `cmd` with the command buffer at `hpa` (unused by commands that have none); returns the status.
 
         Output fields are written into the buffer in place: on success, and by the
         commands that tell a length also with INVALID_LEN. A refusal in words is in `why`.

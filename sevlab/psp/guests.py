@@ -29,7 +29,7 @@ def memory_key(vek: bytes, channel: int = 0) -> bytes:
 
 def activate(psp: Psp, cmd: Activate) -> None:
     """ACTIVATE: put a guest's key into a key slot. API 0.24: its cores may use it at once."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
     need(psp.asids.exists(cmd.asid), Status.INVALID_ASID)  # 0, or more than the chip has
     need(not psp.asids.used(cmd.asid), Status.ASID_OWNED)  # somebody's key is in that slot
     need(not guest.asid, Status.ACTIVE)  # this guest has a slot already
@@ -47,7 +47,7 @@ def activate(psp: Psp, cmd: Activate) -> None:
 
 def deactivate(psp: Psp, cmd: Handle) -> None:
     """DEACTIVATE: take a guest's key out of its slot, which is dirty from then on."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
     need(guest.asid, Status.INACTIVE)  # it has no slot
 
     psp.soc.engine.remove(guest.asid)
@@ -58,7 +58,7 @@ def deactivate(psp: Psp, cmd: Handle) -> None:
 
 def decommission(psp: Psp, cmd: Handle) -> None:
     """DECOMMISSION: forget a guest and its keys. After the last one the platform is back in INIT (states.py)."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
     need(not guest.asid, Status.ACTIVE)  # its key is still in a slot
 
     del psp.guests[cmd.handle]
@@ -79,11 +79,11 @@ def guest_status(psp: Psp, handle: int, policy: int, asid: int, state: int) -> b
 
 def copy(psp: Psp, cmd: Copy) -> None:
     """COPY: move a guest's pages to another machine address, where the same bytes have another ciphertext."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
     need(guest.asid, Status.INACTIVE)  # it has no slot
     need(cmd.len and not cmd.len % PAGE, Status.INVALID_LEN)  # no whole pages
-    src = psp.address(cmd.src_paddr, cmd.len, PAGE)  # INVALID_ADDRESS
-    dst = psp.address(cmd.dst_paddr, cmd.len, PAGE)  # INVALID_ADDRESS
+    src = psp.address(cmd.src_paddr, cmd.len, PAGE)  # INVALID_ADDRESS: askew, or beyond the memory
+    dst = psp.address(cmd.dst_paddr, cmd.len, PAGE)  # INVALID_ADDRESS: askew, or beyond the memory
     if abs(src - dst) < cmd.len:
         return  # overlapping ranges: nothing is moved, and nothing refused
 

@@ -63,17 +63,19 @@ class Loaded(Event, lane="psp"):
 
 def launch_start(psp: Psp, cmd: LaunchStart) -> LaunchStart:
     """LAUNCH_START: a new guest. Without an owner's certificate its transport keys are zero and its policy is not looked at."""
-    tek, tik = _session(psp, cmd) if cmd.dh_cert_paddr else channel.NO_SESSION
-    sharer = psp.guest(cmd.handle) if cmd.handle else None  # INVALID_GUEST
+    transport = channel.NO_SESSION
+    if cmd.dh_cert_paddr:
+        transport = _session(psp, cmd)  # INVALID_LEN or INVALID_CERTIFICATE or BAD_MEASUREMENT or POLICY_FAILURE: its own rules
+    sharer = psp.guest(cmd.handle) if cmd.handle else None  # INVALID_GUEST: no guest has this handle
     if sharer is not None:
         need(sharer.policy == cmd.policy, Status.POLICY_FAILURE)  # guests that share a key have one policy
         need(not sharer.policy & POLICY_NOKS, Status.POLICY_FAILURE)  # its owner forbids sharing the key
-    handle = psp.free_handle()  # RESOURCE_LIMIT
+    handle = psp.free_handle()  # RESOURCE_LIMIT: every handle is taken
     need(psp.es or not cmd.policy & POLICY_ES, Status.UNSUPPORTED)  # the platform was brought up without SEV-ES
 
     serial = psp.serial + 1
     vek = sharer.vek if sharer is not None else psp.soc.stream.draw(f"guest/{serial}/vek", 32)
-    guest = Guest(handle, serial, cmd.policy, vek, tek, tik, psp.soc.trace)
+    guest = Guest(handle, serial, cmd.policy, vek, *transport, psp.soc.trace)
 
     psp.serial = serial
     psp.guests[handle] = guest
@@ -87,14 +89,14 @@ def _session(psp: Psp, cmd: LaunchStart) -> channel.Transport:
     """The checks of a LAUNCH_START that brings a session, and the transport keys in it."""
     need(cmd.session_len == Session.SIZE, Status.INVALID_LEN)  # no session by its length
     need(cmd.dh_cert_len == SevCert.SIZE, Status.INVALID_LEN)  # no certificate by its length
-    cert_hpa = psp.address(cmd.dh_cert_paddr, SevCert.SIZE)  # INVALID_ADDRESS
-    session_hpa = psp.address(cmd.session_paddr, Session.SIZE)  # INVALID_ADDRESS
+    cert_hpa = psp.address(cmd.dh_cert_paddr, SevCert.SIZE)  # INVALID_ADDRESS: beyond the memory
+    session_hpa = psp.address(cmd.session_paddr, Session.SIZE)  # INVALID_ADDRESS: beyond the memory
     cert = SevCert.unpack(psp.soc.dram.read(cert_hpa, SevCert.SIZE))
     session = Session.unpack(psp.soc.dram.read(session_hpa, Session.SIZE))
-    accept_owner(cert)  # INVALID_CERTIFICATE
+    accept_owner(cert)  # INVALID_CERTIFICATE: no Diffie-Hellman certificate
     assert psp.keys.pdh is not None
-    transport = channel.unwrap(crypto.ecdh(psp.keys.pdh.d, cert.public), session)  # BAD_MEASUREMENT
-    channel.check_policy(transport.tik, session, cmd.policy)  # BAD_MEASUREMENT
+    transport = channel.unwrap(crypto.ecdh(psp.keys.pdh.d, cert.public), session)  # BAD_MEASUREMENT: WRAP_MAC
+    channel.check_policy(transport.tik, session, cmd.policy)  # BAD_MEASUREMENT: POLICY_MAC
     need(policy_api(cmd.policy) <= psp.api[:2], Status.POLICY_FAILURE)  # the owner wants newer firmware
     need(not cmd.policy & POLICY_RESERVED, Status.POLICY_FAILURE)  # a reserved bit is set
     return transport
@@ -102,10 +104,10 @@ def _session(psp: Psp, cmd: LaunchStart) -> channel.Transport:
 
 def launch_update_data(psp: Psp, handle: int, reserved: int, paddr: int, length: int) -> None:
     """LAUNCH_UPDATE_DATA: plaintext into the digest, then encrypted where it lies. (Fields one by one: a hot command.)"""
-    guest = psp.guest(handle)  # INVALID_GUEST
-    guest.allow(Cmd.LAUNCH_UPDATE_DATA)  # INVALID_GUEST_STATE
+    guest = psp.guest(handle)  # INVALID_GUEST: no guest has this handle
+    guest.allow(Cmd.LAUNCH_UPDATE_DATA)  # INVALID_GUEST_STATE: it is not being loaded
     need(guest.asid, Status.INACTIVE)  # it has no slot
-    hpa = psp.address(paddr, length, BLOCK)  # INVALID_ADDRESS
+    hpa = psp.address(paddr, length, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
     need(length and not length % BLOCK, Status.INVALID_LEN)  # no whole blocks
 
     psp.soc.engine.seal(guest.asid, hpa, length, guest.digest)
@@ -118,12 +120,12 @@ def launch_update_data(psp: Psp, handle: int, reserved: int, paddr: int, length:
 def launch_update_vmsa(psp: Psp, cmd: LaunchUpdate) -> None:
     """LAUNCH_UPDATE_VMSA: a vCPU's registers into the digest; then the firmware adds its check value and encrypts the page."""
     need(cmd.len == PAGE, Status.INVALID_LEN)  # a VMSA is one page: asked before anything else
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
-    guest.allow(Cmd.LAUNCH_UPDATE_VMSA)  # INVALID_GUEST_STATE
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
+    guest.allow(Cmd.LAUNCH_UPDATE_VMSA)  # INVALID_GUEST_STATE: it is not being loaded
     need(guest.policy & POLICY_ES, Status.UNSUPPORTED)  # its registers are not encrypted
     need(guest.asid, Status.INACTIVE)  # it has no slot
-    hpa = psp.address(cmd.paddr, PAGE, BLOCK)  # INVALID_ADDRESS
-    block = _crc_block(psp, guest, hpa)  # RESOURCE_LIMIT
+    hpa = psp.address(cmd.paddr, PAGE, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
+    block = _crc_block(psp, guest, hpa)  # RESOURCE_LIMIT: the TMR is full
 
     measured = psp.soc.dram.read(hpa, PAGE)
     page = bytearray(measured)
@@ -152,10 +154,10 @@ def _crc_block(psp: Psp, guest: Guest, hpa: int) -> int:
 
 def launch_measure(psp: Psp, cmd: LaunchMeasure) -> LaunchMeasure:
     """LAUNCH_MEASURE: seal the digest of everything loaded so far. The guest need not be active."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
-    guest.allow(Cmd.LAUNCH_MEASURE)  # INVALID_GUEST_STATE
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
+    guest.allow(Cmd.LAUNCH_MEASURE)  # INVALID_GUEST_STATE: it is not being loaded
     need(cmd.len >= Measurement.SIZE, Status.INVALID_LEN, cmd, len=Measurement.SIZE)  # no room for the measurement
-    hpa = psp.address(cmd.paddr, Measurement.SIZE)  # INVALID_ADDRESS
+    hpa = psp.address(cmd.paddr, Measurement.SIZE)  # INVALID_ADDRESS: beyond the memory
 
     mnonce = psp.soc.stream.draw(f"guest/{guest.serial}/mnonce", 16)
     digest = guest.digest.digest()
@@ -171,17 +173,17 @@ def launch_measure(psp: Psp, cmd: LaunchMeasure) -> LaunchMeasure:
 
 def launch_secret(psp: Psp, cmd: Packet) -> None:
     """LAUNCH_SECRET: the owner's packet, decrypted and written into the guest's memory under the guest's key. Repeatable."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
-    psp.address(cmd.guest_paddr, 0, BLOCK)  # INVALID_ADDRESS
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
+    psp.address(cmd.guest_paddr, 0, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
     need(cmd.hdr_len == PacketHeader.SIZE, Status.INVALID_LEN)  # no packet header by its length
     need(not cmd.guest_len % BLOCK, Status.INVALID_LEN)  # no whole blocks
     need(cmd.guest_len, Status.INVALID_LEN)  # nothing
     need(cmd.guest_len <= PACKET_LIMIT, Status.INVALID_LEN)  # more than 20 KiB
     need(cmd.guest_len == cmd.trans_len, Status.INVALID_LEN)  # both sides of a packet are equally long
-    hpa = psp.address(cmd.guest_paddr, cmd.guest_len, BLOCK)  # INVALID_ADDRESS
-    header_hpa = psp.address(cmd.hdr_paddr, PacketHeader.SIZE)  # INVALID_ADDRESS
-    packet_hpa = psp.address(cmd.trans_paddr, cmd.trans_len)  # INVALID_ADDRESS
-    guest.allow(Cmd.LAUNCH_SECRET)  # INVALID_GUEST_STATE
+    hpa = psp.address(cmd.guest_paddr, cmd.guest_len, BLOCK)  # INVALID_ADDRESS: askew, or beyond the memory
+    header_hpa = psp.address(cmd.hdr_paddr, PacketHeader.SIZE)  # INVALID_ADDRESS: beyond the memory
+    packet_hpa = psp.address(cmd.trans_paddr, cmd.trans_len)  # INVALID_ADDRESS: beyond the memory
+    guest.allow(Cmd.LAUNCH_SECRET)  # INVALID_GUEST_STATE: not measured, or already running
     need(guest.asid, Status.INACTIVE)  # it has no slot
     header = PacketHeader.unpack(psp.soc.dram.read(header_hpa, PacketHeader.SIZE))
     ciphertext = psp.soc.dram.read(packet_hpa, cmd.trans_len)
@@ -198,8 +200,8 @@ def launch_secret(psp: Psp, cmd: Packet) -> None:
 
 def launch_finish(psp: Psp, cmd: Handle) -> None:
     """LAUNCH_FINISH: the owner's channel is closed for good, and the guest runs."""
-    guest = psp.guest(cmd.handle)  # INVALID_GUEST
-    guest.allow(Cmd.LAUNCH_FINISH)  # INVALID_GUEST_STATE
+    guest = psp.guest(cmd.handle)  # INVALID_GUEST: no guest has this handle
+    guest.allow(Cmd.LAUNCH_FINISH)  # INVALID_GUEST_STATE: not measured, or already running
 
     guest.wipe_channel()
     guest.advance(Cmd.LAUNCH_FINISH)

@@ -61,7 +61,7 @@ def init_ex(psp: Psp, cmd: InitEx) -> None:
     need(cmd.length == InitEx.SIZE, Status.INVALID_LEN)  # not the length of this buffer
     if not cmd.nv_paddr:
         return _come_up(psp, psp.nv, cmd.flags, cmd.tmr_paddr, cmd.tmr_len, None)
-    hpa = psp.address(cmd.nv_paddr, NV_LEN, PAGE)  # INVALID_ADDRESS
+    hpa = psp.address(cmd.nv_paddr, NV_LEN, PAGE)  # INVALID_ADDRESS: askew, or beyond the memory
     need(cmd.nv_len == NV_LEN, Status.INVALID_LEN)  # the area has 32 KiB
 
     _come_up(psp, DriverArea(psp.soc.dram, hpa), cmd.flags, cmd.tmr_paddr, cmd.tmr_len, hpa)
@@ -76,7 +76,7 @@ def _come_up(psp: Psp, area: Nv, flags: int, tmr_paddr: int, tmr_len: int, nv_hp
         raise
     es, tmr = bool(flags & INIT_FLAG_ES), None
     if es:
-        tmr = psp.address(tmr_paddr, TMR_LEN, TMR_LEN)  # INVALID_ADDRESS
+        tmr = psp.address(tmr_paddr, TMR_LEN, TMR_LEN)  # INVALID_ADDRESS: askew, or beyond the memory
         need(tmr_len == TMR_LEN, Status.INVALID_LEN)  # the TMR has 1 MiB
         apart = nv_hpa is None or nv_hpa + NV_LEN <= tmr or tmr + TMR_LEN <= nv_hpa
         need(apart, Status.INVALID_ADDRESS)  # TMR and persistent area overlap
@@ -150,7 +150,7 @@ def pek_gen(psp: Psp) -> None:
 def pek_csr(psp: Psp, cmd: PekCsr) -> PekCsr:
     """PEK_CSR: the PEK's certificate with both signature slots empty, for an owner to sign."""
     need(cmd.len >= SevCert.SIZE, Status.INVALID_LEN, cmd, len=SevCert.SIZE)  # no room for a certificate
-    hpa = psp.address(cmd.paddr, SevCert.SIZE)  # INVALID_ADDRESS
+    hpa = psp.address(cmd.paddr, SevCert.SIZE)  # INVALID_ADDRESS: beyond the memory
 
     request = unsigned(_held(psp.keys.pek).cert)
 
@@ -164,13 +164,13 @@ def pek_cert_import(psp: Psp, cmd: PekCertImport) -> None:
     need(not psp.keys.owner, Status.ALREADY_OWNED)  # somebody outside owns it already
     need(cmd.pek_len == SevCert.SIZE, Status.INVALID_LEN)  # the PEK is no certificate by its length
     need(cmd.oca_len == SevCert.SIZE, Status.INVALID_LEN)  # nor is the OCA
-    pek_hpa = psp.address(cmd.pek_paddr, SevCert.SIZE)  # INVALID_ADDRESS
-    oca_hpa = psp.address(cmd.oca_paddr, SevCert.SIZE)  # INVALID_ADDRESS
+    pek_hpa = psp.address(cmd.pek_paddr, SevCert.SIZE)  # INVALID_ADDRESS: beyond the memory
+    oca_hpa = psp.address(cmd.oca_paddr, SevCert.SIZE)  # INVALID_ADDRESS: beyond the memory
     pek = SevCert.unpack(psp.soc.dram.read(pek_hpa, SevCert.SIZE))
     oca = SevCert.unpack(psp.soc.dram.read(oca_hpa, SevCert.SIZE))
     current = _held(psp.keys.pek)
-    validate(oca, oca)  # INVALID_CERTIFICATE, BAD_SIGNATURE: the OCA is not its own parent
-    validate(pek, oca)  # INVALID_CERTIFICATE, BAD_SIGNATURE: the OCA has not signed this PEK
+    validate(oca, oca)  # INVALID_CERTIFICATE or BAD_SIGNATURE: the OCA is not its own parent
+    validate(pek, oca)  # INVALID_CERTIFICATE or BAD_SIGNATURE: the OCA has not signed this PEK
     need(pek.signed_bytes == current.cert.signed_bytes, Status.INVALID_CERTIFICATE)  # another key than this platform's
 
     free = 2 if pek.sig1_usage == USAGE_OCA else 1
@@ -191,8 +191,8 @@ def pdh_cert_export(psp: Psp, cmd: PdhCertExport) -> PdhCertExport:
     """PDH_CERT_EXPORT: the PDH's certificate, and PEK, OCA and the unsigned CEK above it."""
     roomy = cmd.pdh_len >= SevCert.SIZE and cmd.chain_len >= CHAIN_LEN
     need(roomy, Status.INVALID_LEN, cmd, pdh_len=SevCert.SIZE, chain_len=CHAIN_LEN)  # no room for the certificates
-    pdh_hpa = psp.address(cmd.pdh_paddr, SevCert.SIZE)  # INVALID_ADDRESS
-    chain_hpa = psp.address(cmd.chain_paddr, CHAIN_LEN)  # INVALID_ADDRESS
+    pdh_hpa = psp.address(cmd.pdh_paddr, SevCert.SIZE)  # INVALID_ADDRESS: beyond the memory
+    chain_hpa = psp.address(cmd.chain_paddr, CHAIN_LEN)  # INVALID_ADDRESS: beyond the memory
 
     chain = b"".join(key.cert.pack() for key in (_held(psp.keys.pek), _held(psp.keys.oca), psp.identity.cek))
 
@@ -205,7 +205,7 @@ def pdh_cert_export(psp: Psp, cmd: PdhCertExport) -> PdhCertExport:
 def get_id(psp: Psp, cmd: GetId) -> GetId:
     """GET_ID: the chip's id, 64 bytes."""
     need(cmd.len >= CHIP_ID_LEN, Status.INVALID_LEN, cmd, len=CHIP_ID_LEN)  # no room for the id
-    hpa = psp.address(cmd.paddr, CHIP_ID_LEN)  # INVALID_ADDRESS
+    hpa = psp.address(cmd.paddr, CHIP_ID_LEN)  # INVALID_ADDRESS: beyond the memory
 
     psp.soc.dram.write(hpa, psp.identity.chip_id)
     cmd.len = CHIP_ID_LEN

@@ -8,10 +8,8 @@ from typing import Any
 from harness import Figure, pair
 
 from sevlab.crypto import Stream
-from sevlab.gate import Gate
 from sevlab.hw.cpu import exits
-from sevlab.hw.isa import cpuid, hlt, program, store
-from sevlab.hw.program import Programs
+from sevlab.hw.isa import Program, cpuid, program
 from sevlab.hw.soc import Soc
 from sevlab.hw.vmcb import EXIT_INTR
 from sevlab.kvm import designs
@@ -30,40 +28,20 @@ async def asks() -> None:
         _eax, _ebx, _ecx, _edx = await cpuid(1, 0)
 
 
-@program
-async def rests() -> None:
-    while True:
-        await hlt()
-
-
-@program
-async def writes() -> None:
-    while True:
-        for _ in range(100):
-            await store(0x1000, b"sixteen bytes...", c=True)
-        await hlt()
-
-
 def bare(leaf: int, subleaf: int) -> Generator[tuple[str, int, int], tuple[int, int, int, int], None]:
     """A guest with nothing around it: a generator that asks the same, and takes the answer apart as `asks` does."""
     while True:
         _eax, _ebx, _ecx, _edx = yield ("cpuid", leaf, subleaf)
 
 
-def machine(guest: Any, sev: bool = False) -> Vcpu:
-    """A vCPU of a VM without SEV (or with a key put into slot 5 by hand), its program at the reset vector; trace off."""
-    trace = Trace(on=False)
-    soc = Soc("rome", Stream(1), trace, 16 << 20)
-    soc.programs = Programs()  # type: ignore[assignment]
-    kernel = Kernel(soc, None, designs.LINUX_6_1, {}, Gate(trace))
-    task = kernel.process("bench").task
-    vm = Vm(kernel, task, 0)
-    if sev:
-        soc.engine.install(5, bytes(range(16)))
-        vm.sev.active, vm.sev.asid = True, 5
-    vcpu = Vcpu(vm, 0)
+def machine(guest: Program) -> Vcpu:
+    """A vCPU of a plain VM with `guest` at its reset vector; the trace is off."""
+    soc = Soc("rome", Stream(1), Trace(on=False), 16 << 20)
+    kernel = Kernel(soc, None, designs.LINUX_6_1)
+    vm = Vm(kernel, kernel.process("bench").task, 0)
     vm.npt.fault = lambda gfn: 0x300 + (gfn & 0xFF)
-    soc.engine.write(5 if sev else 0, 0x3FF000, soc.programs.add(guest))
+    soc.dram.write(0x3FF000, soc.programs.add(guest))
+    vcpu = Vcpu(vm, 0)
     vcpu.leaves = {1: (1, 2, 3, 4)}
     return vcpu
 

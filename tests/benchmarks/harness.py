@@ -2,7 +2,8 @@
 
     python tests/benchmarks/harness.py [engine crypto ...]      # bench_engine.py, bench_crypto.py, ...; all without a name
 
-One line a figure: name, ratio, goal, ok or short. The exit status is 1 if one is short. JSON=FILE writes them too.
+One line a figure: name, ratio, goal, ok or short. The exit status is 1 if one is short or a module
+broke. JSON=FILE in the environment, or --json FILE, writes them too.
 
 Rounds of both sides are interleaved and the ratio of each round is taken, because the speed of a machine drifts by half
 within a minute and its ratios do not. The gate is the median ratio, with 15 % of slack: noise of the medians here.
@@ -20,6 +21,7 @@ import os
 import statistics
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -126,18 +128,28 @@ def run(names: list[str]) -> int:
     if unknown:
         print(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(stem[6:] for stem in found)}", file=sys.stderr)
         return 2
-    figures = []
+    figures, broken = [], False
     print(f"{'figure':<58} {'ratio':>7} {'goal':>7}")
     for stem in found:
-        if not names or stem[6:] in names:
+        if names and stem[6:] not in names:
+            continue
+        try:
             for figure in importlib.import_module(stem).figures():
                 figures.append(figure)
                 print(figure, flush=True)
+        except Exception:  # one that is broken does not hide the others' figures
+            broken = True
+            traceback.print_exc()
     if os.environ.get("JSON"):
         rows = [{**figure._asdict(), "verdict": figure.verdict} for figure in figures]
         Path(os.environ["JSON"]).write_text(json.dumps(rows, indent=1) + "\n")
-    return 1 if any(figure.verdict == "short" for figure in figures) else 0
+    return 1 if broken or any(figure.verdict == "short" for figure in figures) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(run(sys.argv[1:]))
+    arguments = sys.argv[1:]
+    if "--json" in arguments:  # as the environment's JSON
+        at = arguments.index("--json")
+        os.environ["JSON"] = arguments[at + 1]
+        del arguments[at : at + 2]
+    sys.exit(run(arguments))

@@ -20,7 +20,7 @@ from sevlab.hw.chips import CHIPS, MILAN, NAPLES, ROME, Chip
     ids=lambda value: value.name if isinstance(value, Chip) else "",
 )
 def test_a_chip_names_itself_and_its_encryption_by_cpuid(chip: Chip, cpu: tuple[int, ...], leaf: tuple[int, ...]) -> None:
-    """Origin: Naples EAX and EBX as in EDK2's and KVM's tables; signatures as QEMU's EPYC, EPYC-Rome and EPYC-Milan have them."""
+    """Origin: family, model and stepping as QEMU's EPYC, EPYC-Rome and EPYC-Milan have them; the leaf as each row states."""
     assert (chip.family, chip.model, chip.stepping) == cpu
     assert chip.cpuid_8000001f() == leaf
 

@@ -48,7 +48,7 @@ def pattern(n: int, start: int = 0) -> bytes:
 # ------------------------------------------------------------- vectors
 
 # Key 00..0f under the constants of an EPYC 7251, as published with SEVurity (Wilke, Wichelmann, Morbitzer, Eisenbarth,
-# 2020, host-kernels/16b-oracle, plaintext_gpa_database.c); the ciphertexts were computed from them with openssl.
+# 2020, host-kernels/16b-oracle, plaintext_gpa_database.c); the ciphertexts are vectors handed on with the specification.
 MEMORY_VECTORS = [
     (0x1000, "b09230c2", "0" * 32, "1f1c7c424fddc1d134bc3ac5c2dd3f0c", "af8e4c80ff4ff113842e0a07724f0fce"),
     (0x1010, "32b708fa", "0" * 32, "3f0efe17d23e1bfcc007e5d669f0b316", "0db9f6ede0891306f2b0ed2c5b47bbec"),

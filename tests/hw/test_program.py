@@ -83,7 +83,12 @@ def _function(source: str) -> Any:
 def test_the_same_program_has_the_same_digest_wherever_it_is_written_down() -> None:
     indented = "if True:\n" + "".join("    " + line for line in GUEST.splitlines(keepends=True))
 
-    assert digest_of(GUEST, **names()) == digest_of(GUEST, **names()) == digest_of("\n\n" + GUEST, **names()) == digest_of(indented, **names())
+    assert (
+        digest_of(GUEST, **names())
+        == digest_of(GUEST, **names())
+        == digest_of("\n\n" + GUEST, **names())
+        == digest_of(indented, **names())
+    )
 
 
 @pytest.mark.parametrize(
@@ -300,7 +305,30 @@ def test_an_argument_that_may_change_is_refused(value: Any) -> None:
 # ------------------------------------------------------------------ constants as bytes
 
 
-ALIKE = [0, 1, -1, True, False, None, "", "0", "1", "None", b"", b"0", b"1", 0.0, 1.0, (), (0,), ((0,),), (0, 0), ("0",), frozenset(), frozenset([0])]
+ALIKE = [
+    0,
+    1,
+    -1,
+    True,
+    False,
+    None,
+    "",
+    "0",
+    "1",
+    "None",
+    b"",
+    b"0",
+    b"1",
+    0.0,
+    1.0,
+    (),
+    (0,),
+    ((0,),),
+    (0, 0),
+    ("0",),
+    frozenset(),
+    frozenset([0]),
+]
 
 
 def test_different_constants_are_different_bytes() -> None:

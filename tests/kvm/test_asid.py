@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from errno import EBUSY, EINVAL, ENOTTY
+from errno import EBUSY, EINVAL, EIO, ENOTTY
 
 import pytest
 from hypothesis import given
@@ -28,9 +28,9 @@ class Tenants:
     """A pool of its own, with a flush that can be made to fail."""
 
     def __init__(self, rig: Rig) -> None:
-        self.status = 0
+        self.refusal: KvmError | None = None
         self.log: list[str] = []
-        self.pool = AsidPool(rig.soc, lambda: self.status, self.log.append)
+        self.pool = AsidPool(rig.soc, lambda: self.refusal, self.log.append)
         self.group = Cgroup.root({"sev": 2, "sev_es": 4})
 
     def take(self, es: bool = True) -> int:
@@ -110,7 +110,7 @@ def test_a_flush_that_fails_frees_nothing_charges_nothing_and_is_logged(tenants:
     for _ in range(4):
         tenants.take()
     tenants.give(1)
-    tenants.status = Status.WBINVD_REQUIRED
+    tenants.refusal = KvmError(EIO, Status.WBINVD_REQUIRED)
     charged = dict(tenants.group.current)
 
     with pytest.raises(KvmError) as no:
@@ -202,7 +202,7 @@ def test_the_trace_alone_tells_who_had_which_slot_when(make_rig: Callable[..., R
                 states[row["asid"]], owners[row["asid"]] = USED, row["vm"]
             case "AsidFreed":
                 states[row["asid"]], owners[row["asid"]] = RECLAIMABLE, 0
-            case _ if not row["error"]:
+            case _ if not row["errno"]:
                 states = states.replace(bytes((RECLAIMABLE,)), bytes((FREE,)))
     pool = rig.kernel.asids
     assert (states, owners) == (pool.states, pool.owners)
@@ -266,3 +266,15 @@ def test_closing_an_encrypted_vm_writes_the_caches_back_first(rig: Rig) -> None:
     kinds = [row["kind"] for row in rig.rows() if row["kind"] in ("Wbinvd", "AsidFreed", "KeyRemoved")]
     assert len(rig.rows(Wbinvd)) == before + 1
     assert kinds[-3:] == ["Wbinvd", "KeyRemoved", "AsidFreed"]
+
+
+def test_a_flush_that_a_dead_processor_cannot_make_is_ebusy_too(make_rig: Callable[..., Rig]) -> None:
+    rig = make_rig(chip=SMALL)
+    for _ in range(4):
+        rig.qemu.close(rig.init(es=True))
+    rig.kernel.ccp.dead = True
+
+    with refuses(EBUSY):
+        rig.init(es=True)
+    assert rig.kernel.dmesg[-1] == "SEV: DF_FLUSH failed, ret=-16, error=0x0"
+    assert rig.rows(AsidsFlushed)[-1]["errno"] == EBUSY

@@ -445,6 +445,16 @@ def test_a_backing_shows_its_raw_bytes_where_its_frames_are_neighbours(mm: Mm) -
     assert refused(backing.view, 0, 4) == EINVAL
 
 
+def test_untouched_pages_that_shall_be_neighbours_are_found_a_place(mm: Mm) -> None:
+    ((first, _),) = mm.frames.take(8)
+    for pfn in (first + 1, first + 3, first + 5):
+        mm.frames.give(pfn, 1)
+    backing = Backing(mm.frames, 3, shared=True)
+
+    assert len(backing.view(0, 3)) == 3 * PAGE
+    assert backing.page(0) == first + 8
+
+
 def test_fork_copies_private_pages_and_shares_the_others(mm: Mm) -> None:
     shared = Backing(mm.frames, 1, shared=True)
     private, common = mm.mmap(3 * PAGE), mm.mmap(PAGE, backing=shared)

@@ -7,8 +7,10 @@ from errno import EBUSY, EINVAL, EIO, ENOMEM
 
 import pytest
 
-from sevlab import Host, designs, owner, vmm
+from sevlab import Host, designs, guest, owner, vmm
 from sevlab.abi import boot, ovmf
+from sevlab.abi.boot import MAILBOX as boot_mailbox
+from sevlab.abi.boot import answer as boot_answer
 from sevlab.abi.kvm import KVM_CAP_VM_TYPES, KVM_CHECK_EXTENSION
 from sevlab.abi.sev import GuestState, Status
 from sevlab.hw.isa import hlt, out, program, store
@@ -29,6 +31,12 @@ async def hello(text):
 @program
 async def other(text):
     await out(0xE9, text)
+    await hlt()
+
+
+@program
+async def writes_an_answer(*handed_over):
+    await store(boot_mailbox, boot_answer(1, b"booted"), c=False)
     await hlt()
 
 
@@ -338,6 +346,34 @@ def test_a_process_that_may_not_pin_so_much_is_told_enomem_and_lives_on(host):
         vmm.launch(host, firmware=image(), process=process)
     assert (no.value.errno, no.value.step) == (ENOMEM, "MEMORY_ENCRYPT_REG_REGION")
     assert "poor" in host.processes
+
+
+def test_a_refused_launch_leaves_a_given_process_as_it_was(host):
+    process = host.process("mine", memlock=128 << 20)
+    before = sorted(process.task.fds)
+
+    with pytest.raises(OSError, match="EIO"):
+        vmm.launch(host, firmware=image(), process=process, session=(b"short", b"short"))
+    assert sorted(process.task.fds) == before and not host.psp.guests
+
+
+def test_launches_without_a_name_get_one_each(host):
+    for _ in range(3):
+        vmm.launch(host, firmware=image())
+
+    assert sorted(host.processes) == ["vmm", "vmm-2", "vmm-3"]
+
+
+def test_a_kernel_may_be_a_program_and_is_booted_by_the_courses_firmware(host, session):
+    made = session(1)
+    vm = vmm.launch(host, firmware=guest.firmware_image(), kernel=writes_an_answer, policy=1, session=made)
+    assert vm.answer() == (0, b"")
+    vm.finish()
+    last = vm.run()
+
+    digest = owner.expected_digest(guest.firmware_image(), kernel=writes_an_answer.image())
+    assert owner.check_measurement(vm.measurement, digest=digest, tik=made.tik, policy=1)
+    assert (last.name, vm.answer()) == ("HLT", (boot.ANSWER, b"booted"))
 
 
 def test_a_tenant_at_its_limit_is_refused_a_guest():

@@ -2,12 +2,13 @@
 
 `Init` is KVM_SEV_INIT (4.16) and KVM_SEV_ES_INIT (5.11): every VM is born
 ordinary and turned into an SEV guest by a command. `Init2` is what came of it in
-6.10 (Paolo Bonzini's series "KVM: SEV: allow customizing VMSA features", April
-2024): a VM is *created* with an SEV type, KVM_SEV_INIT2 carries the features that
-become part of the measurement, the floating-point state is measured, and
-registers that the kernel may not see are refused instead of invented. The old
-commands stay, for the default type alone and bit for bit as they were, so that a
-guest owner's expected measurement holds. Source: kvm.md A9, B1, B2, G8.
+6.10 (Paolo Bonzini, "KVM: SEV: allow customizing VMSA features", v5 of 4 April
+2024, https://lore.kernel.org/kvm/20240404121327.3107131-1-pbonzini@redhat.com):
+a VM is *created* with an SEV type, KVM_SEV_INIT2 carries the features that become
+part of the measurement, the floating-point state is measured, and registers that
+the kernel may not see are refused instead of invented. The old commands stay, for
+the default type alone and bit for bit as they were, so that a guest owner's
+expected measurement holds. Source: kvm.md A9, B1, B2, G8.
 """
 
 from __future__ import annotations
@@ -32,8 +33,6 @@ class InitSeam(Protocol):
     """What the kernel asks of this seam."""
 
     commands: dict[int, Row]  # sub-commands of KVM_MEMORY_ENCRYPT_OP that this kernel has for it
-    ghcb_version_max: int  # newest GHCB protocol offered to guests
-    commands_end: int  # the kernel's KVM_SEV_NR_MAX
     has_vm_types: bool  # KVM_CAP_VM_TYPES, and device attributes of the SEV group
 
     def vm_types(self, chip: Chip) -> int:
@@ -50,8 +49,6 @@ class Init:
         KVM_SEV_INIT: Row(guest_init),
         KVM_SEV_ES_INIT: Row(guest_init),
     }
-    commands_end = 22
-    ghcb_version_max = 1
     has_vm_types = False
 
     def vm_types(self, chip: Chip) -> int:
@@ -72,8 +69,6 @@ class Init2:
         KVM_SEV_ES_INIT: Row(guest_init_default),
         KVM_SEV_INIT2: Row(guest_init2, kvm_sev_init, "no SEV-SNP"),
     }
-    commands_end = 103
-    ghcb_version_max = 2
     has_vm_types = True
 
     def vm_types(self, chip: Chip) -> int:

@@ -1,0 +1,59 @@
+"""System calls: methods of a process that are entries through the gate, and rows of the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from errno import ESRCH
+from functools import wraps
+from types import MethodType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from sevlab.kvm.fd import KvmError
+from sevlab.trace import Event, name, u16, u32, u64
+
+if TYPE_CHECKING:
+    from sevlab.kvm.process import Process
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+U32, U64 = 0xFFFFFFFF, 0xFFFFFFFF_FFFFFFFF
+
+
+class Syscall(Event, lane="vmm"):
+    """A process asked its kernel for something, with `a` and `b`, and was answered: `errno` 0, or why not."""
+
+    pid: u32
+    what: name
+    a: u64
+    b: u64
+    result: u64
+    errno: u16
+
+
+def entry(method: F) -> F:
+    """A method that is a system call: an entry through the gate, and a row of the trace."""
+    what = method.__name__.lstrip("_")
+
+    def call(self: Process, *args: Any, **kw: Any) -> Any:
+        trace, pid = self._trace, self.pid
+        a, b = (*(_shown(value) for value in args[:2]), 0, 0)[:2]
+        if self.dead:
+            raise KvmError(ESRCH, why=f"the process {self.name} is dead")
+        try:
+            result = method(self, *args, **kw)
+        except OSError as refusal:
+            trace.emit(Syscall, pid, what, a, b, 0, refusal.errno or 0)
+            raise
+        trace.emit(Syscall, pid, what, a, b, result if isinstance(result, int) else 0, 0)
+        return result
+
+    @wraps(method)
+    def enter(self: Process, *args: Any, **kw: Any) -> Any:
+        return self._enter(what, MethodType(call, self), *args, **kw)
+
+    return enter  # type: ignore[return-value]
+
+
+def _shown(value: Any) -> int:
+    """What the trace keeps of an argument: a number, or how many bytes there were."""
+    return value & U64 if isinstance(value, int) else len(value) if isinstance(value, bytes) else 0

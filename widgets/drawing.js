@@ -1,0 +1,161 @@
+// Drawing: shows the SVG that Python made, and lets a reader walk, select, drag and choose in it.
+
+const NUDGE = 8; // px that Shift and an arrow move a thing
+
+function drawing(ui) {
+  const board = h("div", { class: "sl-board" }), bar = h("div", { class: "sl-choices" });
+  ui.stage.append(board);
+  ui.stage.before(bar);
+  let items = [], current = null, hover = null, say = "", before = new Map(), held = null, shown = 0;
+  const keyOf = (item) => item?.dataset.key ?? null;
+  const find = (key) => items.find((item) => item.dataset.key === key);
+
+  // ------------------------------------------------------------- pictures
+
+  async function full(message, buffers) {
+    let which = message.at.indexOf(ui.width);
+    if (which < 0) which = message.at.findIndex((at) => at <= ui.width);
+    which = Math.max(0, which);
+    const text = new TextDecoder().decode(await bytes(buffers[which], message.z[which]));
+    say = message.say;
+    const { scrollTop, scrollLeft } = ui.stage;
+    board.innerHTML = text;
+    const picture = board.firstElementChild;
+    picture.setAttribute("role", "img");
+    picture.setAttribute("aria-label", say);
+    picture.style.maxWidth = "100%";
+    items = [...picture.querySelectorAll("[data-key]")];
+    const seen = new Map(items.map((item) => [item.dataset.key, item.outerHTML]));
+    if (shown++ && before.width === message.at[which])
+      for (const item of items) if (before.get(item.dataset.key) !== seen.get(item.dataset.key)) item.classList.add("sl-flash");
+    before = seen;
+    before.width = message.at[which];
+    ui.stage.style.maxHeight = `${ui.height + 60}px`;
+    Object.assign(ui.stage, { scrollTop, scrollLeft });
+    legend(ui.chrome);
+    if (message.selected !== undefined) current = message.selected;
+    mark();
+    tell();
+  }
+
+  function ringOf(item, style) {
+    const shape = item.getBBox();
+    const ring = svg("rect", { x: shape.x - 2.5, y: shape.y - 2.5, width: shape.width + 5, height: shape.height + 5, rx: 3, class: style });
+    item.append(ring);
+  }
+
+  function mark() {
+    board.querySelectorAll(".sl-ring, .sl-halo").forEach((ring) => ring.remove());
+    const on = find(current);
+    if (hover && hover !== on) ringOf(hover, "sl-halo");
+    if (on) ringOf(on, "sl-ring");
+  }
+
+  const tell = () => ui.say((hover ?? find(current))?.dataset.say ?? say);
+
+  function select(item, report = true) {
+    if (!item) return;
+    current = keyOf(item);
+    mark();
+    tell();
+    const { top, bottom } = item.getBoundingClientRect(), box = ui.stage.getBoundingClientRect();
+    if (top < box.top || bottom > box.bottom) ui.stage.scrollTop += top < box.top ? top - box.top - 8 : bottom - box.bottom + 8;
+    if (report) ui.select(current);
+  }
+
+  // ------------------------------------------------------------- choices, legend
+
+  function legend(chrome) {
+    const text = JSON.stringify([chrome.choices, chrome.legend]);
+    if (text === legend.text) return;
+    legend.text = text;
+    const had = bar.contains(document.activeElement) ? document.activeElement.textContent : null;
+    bar.replaceChildren(...(chrome.choices ?? []).map(([name, label, options, chosen]) =>
+      h("div", { class: "sl-choice", role: "group", "aria-label": label }, h("span", { text: label }), ...options.map((option) =>
+        h("button", { type: "button", class: "sl-button", text: option, "aria-pressed": String(option === chosen), onclick: () => ui.send("choose", { name, option }) })))));
+    if (had) [...bar.querySelectorAll("button")].find((one) => one.textContent === had)?.focus();
+    ui.foot.replaceChildren(...(chrome.legend ?? []).map(([picture, text]) => {
+      const swatch = h("span", { "aria-hidden": "true" });
+      swatch.innerHTML = picture;
+      return h("span", { class: "sl-key sl-still" }, swatch, h("span", { text }));
+    }));
+  }
+
+  // ------------------------------------------------------------- keyboard
+
+  function toward(dx, dy) {
+    const from = find(current);
+    if (!from) return items[0];
+    const centre = (item) => { const b = item.getBBox(); return [b.x + b.width / 2, b.y + b.height / 2]; };
+    const [x, y] = centre(from);
+    let best = null, least = Infinity;
+    for (const item of items) {
+      if (item === from) continue;
+      const [a, b] = centre(item), along = (a - x) * dx + (b - y) * dy, across = Math.abs((a - x) * dy) + Math.abs((b - y) * dx);
+      if (along <= 0.5) continue;
+      const cost = along + 3 * across;
+      if (cost < least) [best, least] = [item, cost];
+    }
+    return best;
+  }
+
+  const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+
+  function key(event) {
+    const on = find(current);
+    if (event.key in ARROWS) {
+      const [dx, dy] = ARROWS[event.key];
+      if (event.shiftKey) {
+        const drag = on?.dataset.drag ?? "", step = +(on?.dataset.step ?? NUDGE);
+        if ((dx && drag.includes("x")) || (dy && drag.includes("y"))) ui.send("drop", { key: current, dx: dx * step, dy: dy * step });
+      } else select(toward(dx, dy));
+    } else if (event.key === "Home") select(items[0]);
+    else if (event.key === "End") select(items[items.length - 1]);
+    else if ((event.key === "Enter" || event.key === " ") && on) { if (on.dataset.act) ui.send("act", { key: current }); }
+    else return false;
+    return true;
+  }
+
+  // ------------------------------------------------------------- hand
+
+  const under = (event) => event.target.closest?.("[data-key]");
+  board.addEventListener("pointermove", (event) => {
+    if (held) return pull(event);
+    const item = under(event);
+    if (item === hover) return;
+    hover = item;
+    mark();
+    tell();
+  });
+  board.addEventListener("pointerleave", () => { hover = null; mark(); tell(); });
+  board.addEventListener("pointerdown", (event) => {
+    ui.stage.focus({ preventScroll: true });
+    const item = under(event);
+    if (!item) return;
+    select(item);
+    if (!item.dataset.drag || event.button) return;
+    held = { item, x: event.clientX, y: event.clientY, dx: 0, dy: 0 };
+    board.setPointerCapture(event.pointerId);
+    event.preventDefault();
+  });
+  function pull(event) {
+    const { drag, step } = held.item.dataset, snap = (d) => (step ? Math.round(d / step) * step : d);
+    held.dx = drag.includes("x") ? snap(event.clientX - held.x) : 0;
+    held.dy = drag.includes("y") ? snap(event.clientY - held.y) : 0;
+    held.item.setAttribute("transform", `translate(${held.dx} ${held.dy})`);
+  }
+  board.addEventListener("pointerup", () => {
+    if (!held) return;
+    const { item, dx, dy } = held;
+    held = null;
+    item.removeAttribute("transform");
+    if (dx || dy) ui.send("drop", { key: keyOf(item), dx, dy });
+  });
+  board.addEventListener("dblclick", (event) => { const item = under(event); if (item?.dataset.act) ui.send("act", { key: keyOf(item) }); });
+
+  return {
+    full, key, sized: true,
+    around: legend,
+    selected: (key) => { current = key; mark(); tell(); },
+  };
+}

@@ -1,0 +1,72 @@
+"""What happened to pages, as rows of a trace, and the map of any moment folded from them.
+
+Three kinds of rows change a page; their names and columns are data, so that
+another machine's trace can be drawn as well.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from sevlab_widgets import runs
+
+# kind of row -> what it does to the pages first .. first + count - 1: set a column from the row's field, or add a number.
+PAGE_EVENTS: Mapping[str, Mapping[str, Any]] = {
+    "PagesMarked": {"state": "state", "owner": "asid"},
+    "PagesPinned": {"pins": 1},
+    "PagesUnpinned": {"pins": -1},
+}
+
+
+class History:
+    """Rows in their order, and how many of them the columns hold. `host` is the number whose rows count."""
+
+    def __init__(self, columns: runs.Columns, host: int = 0, events: Mapping[str, Mapping[str, Any]] = PAGE_EVENTS) -> None:
+        self.columns = columns
+        self.host = host
+        self.events = events
+        self.used = 0  # no page from here on was ever written
+        self._entries: list[int] = []
+        self._changes: list[tuple[int, int, Any, Any, int]] = []  # first, end, state, owner, pins added
+        self._done = 0
+
+    def add(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Take rows in, without drawing them."""
+        for row in rows:
+            event = self.events.get(row["kind"])
+            if event is None or row["host"] != self.host:
+                continue
+            first, state, owner = row["first"], event.get("state"), event.get("owner")
+            end = first + row["count"]
+            self.used = max(self.used, end)
+            self._entries.append(row["n"])
+            self._changes.append((first, end, row[state] if state else None, row[owner] if owner else None, event.get("pins", 0)))
+
+    def draw(self, n: int | None) -> list[runs.Range]:
+        """Make the columns those after entry `n` (None: now); the ranges of pages that may be different."""
+        goal = len(self._changes) if n is None else bisect_right(self._entries, n)
+        if goal >= self._done:
+            return self._apply(goal)
+        before = [column[: self.used].copy() for column in self.columns]
+        for column in self.columns:
+            column[: self.used] = 0
+        self._done = 0
+        self._apply(goal)
+        return runs.differences(before, tuple(column[: self.used] for column in self.columns))
+
+    def _apply(self, goal: int) -> list[runs.Range]:
+        states, owners, pins = self.columns
+        touched = []
+        for first, end, state, owner, more in self._changes[self._done : goal]:
+            if state is not None:
+                states[first:end] = state
+            if owner is not None:
+                owners[first:end] = owner
+            if more:
+                run = pins[first:end]
+                run += more if more > 0 else 65536 + more  # modulo 2^16
+            touched.append((first, end - first))
+        self._done = goal
+        return touched
