@@ -5,7 +5,6 @@ const FLASH = 1200; // ms
 const FLASHES = 4096; // ranges that may flash at once
 const LETTERS = 14; // px of a cell from which its letter is drawn
 const NUMBERS = 24; // and the number of its pins
-const LARGEST = 30;
 const ROWS_A_LABEL = 16;
 
 function pagemap(ui) {
@@ -13,7 +12,7 @@ function pagemap(ui) {
   const ctx = canvas.getContext("2d");
   ui.stage.append(canvas);
   let pages = null, map = null; // the data, and what else the last full message said
-  let levels = [], z = 0, top = 0; // what a cell is, from the whole machine to one page; the first row in view
+  const grid = new Grid();
   let cursor = 0, hover = -1, filter = 0, lit = null, touched = false;
   let box = {}; // where grid and strip lie, px
   let flashes = []; // [a, b, when]
@@ -21,79 +20,27 @@ function pagemap(ui) {
 
   // ------------------------------------------------------------- geometry
 
-  const level = () => levels[z];
-  const cellOf = (page) => Math.floor(page / level().pages);
-  const rowsOf = ({ pages: each, cols }) => Math.ceil(Math.ceil(pages.count / each) / cols);
-
   function layout() {
     if (!pages || !ui.width) return;
-    const small = ui.size === "S", large = ui.size === "L";
-    const type = large ? 1.35 : 1;
-    ctx.font = `${12 * type}px ${ui.colour("--sl-mono")}`;
-    const widest = hex((map.first + pages.count) * 4096);
-    const gutter = small ? 0 : Math.ceil(ctx.measureText(widest).width) + 8;
-    ctx.font = `${12 * type}px ${getComputedStyle(ui.stage).fontFamily}`;
-    const names = small ? 0 : Math.max(0, ...map.regions.map(([, , name]) => Math.min(120, Math.ceil(ctx.measureText(name).width) + 14)));
-    const strip = small ? 0 : Math.round(18 * type);
-    const room = ui.width - gutter - names - (small ? 2 : strip + 14);
-    const height = small ? 84 : ui.height;
-    let cols = 8;
-    while (2 * cols * (large ? 6 : 5) <= room && cols < 256) cols *= 2;
-    levels = [];
-    const cell = Math.min(LARGEST, Math.floor(room / cols));
-    let each = 1;
-    while (Math.ceil(pages.count / each / cols) * cell > height) each *= 2;
-    for (; each > 1; each /= 2) levels.push({ pages: each, cols, cell });
-    for (; cols >= 4; cols /= 2) {
-      const cell = Math.min(Math.round(LARGEST * type), Math.floor(room / cols));
-      levels.push({ pages: 1, cols, cell });
-      if (cell === Math.round(LARGEST * type)) break;
-    }
-    const tall = Math.min(height, Math.max(...levels.map((one) => rowsOf(one) * one.cell), small ? 0 : 60));
-    box = { gutter, names, strip, tall: Math.ceil(tall) + 1, type, x: gutter, y: 1 };
-    z = Math.min(z, levels.length - 1);
+    const small = ui.size === "S", type = ui.size === "L" ? 1.35 : 1;
+    const sans = `${12 * type}px ${getComputedStyle(ui.stage).fontFamily}`, mono = `${12 * type}px ${ui.colour("--sl-mono")}`;
+    const measure = (text, font) => { ctx.font = font; return Math.ceil(ctx.measureText(text).width); };
+    const gutter = small ? 0 : measure(hex((map.first + pages.count) * 4096), mono) + 8;
+    const names = small ? 0 : Math.max(0, ...map.regions.map(([, , name]) => Math.min(140, measure(name, sans) + 14)));
+    const strip = small || pages.count < 256 ? 0 : Math.round(18 * type);
+    grid.lay(pages.count, ui.width - gutter - names - (strip ? strip + 14 : 2), small ? 84 : ui.height - 2, type > 1 ? 6 : 5, Math.round(LARGEST * type));
+    box = { gutter, names, strip, type, sans, mono, x: gutter, y: 1, tall: grid.tall + 2, side: gutter + grid.wide + names + 13 };
   }
 
-  const visible = () => Math.max(1, Math.floor((box.tall - 1) / level().cell));
-
-  function fit(range) { // the finest level that shows all of these pages
-    if (!levels.length) return;
-    const [a, b] = range ?? [0, pages.count];
-    z = 0;
-    while (z + 1 < levels.length) {
-      z++;
-      const wide = level().pages * level().cols;
-      if (Math.ceil(b / wide) - Math.floor(a / wide) > visible()) { z--; break; }
-    }
-    show(a, range !== null);
-  }
-
-  function show(page, atTop = false) {
-    const row = Math.floor(cellOf(page) / level().cols), last = Math.max(0, rowsOf(level()) - visible());
-    if (atTop) top = row;
-    if (row < top) top = row;
-    if (row >= top + visible()) top = row - visible() + 1;
-    top = Math.max(0, Math.min(top, last));
-  }
-
-  function zoom(by, page = cursor) {
-    const before = Math.floor(cellOf(page) / level().cols) - top;
-    const next = Math.max(0, Math.min(levels.length - 1, z + by));
-    if (next === z) return false;
-    z = next;
-    touched = true;
-    top = Math.floor(cellOf(page) / level().cols) - before;
-    show(page);
-    return true;
+  function home() { // what is in use, as large as it fits
+    const used = pages.extent();
+    grid.fit(...(used ?? [0, pages.count]));
+    cursor = used ? used[0] : 0;
   }
 
   function pageAt(event) {
-    const { cols, cell, pages: each } = level(), bounds = canvas.getBoundingClientRect();
-    const x = event.clientX - bounds.left - box.x, y = event.clientY - bounds.top - box.y;
-    const col = Math.floor(x / cell), row = Math.floor(y / cell);
-    if (x < 0 || y < 0 || col >= cols || row >= visible()) return -1;
-    const page = ((top + row) * cols + col) * each;
-    return page < pages.count ? page : -1;
+    const bounds = canvas.getBoundingClientRect();
+    return grid.at(event.clientX - bounds.left - box.x, event.clientY - bounds.top - box.y);
   }
 
   // ------------------------------------------------------------- colours
@@ -140,14 +87,14 @@ function pagemap(ui) {
   }
 
   function cells() {
-    const { cols, cell, pages: each } = level(), gap = cell >= 7 ? 1 : 0, rows = visible();
+    const { cols, cell, pages: each } = grid.level, gap = cell >= 7 ? 1 : 0, rows = grid.rows;
     const letter = cell >= LETTERS, tick = Math.max(2, Math.round(cell * 0.3));
     ctx.textAlign = "center";
     ctx.textBaseline = "middle";
     for (let row = 0; row < rows; row++) {
       const y = box.y + row * cell;
       for (let col = 0; col < cols; col++) {
-        const a = ((top + row) * cols + col) * each;
+        const a = ((grid.top + row) * cols + col) * each;
         if (a >= pages.count) return;
         const b = Math.min(a + each, pages.count);
         const [mask, pins] = each === 1 ? [1 << pages.rank[a], pages.pins[a]] : pages.look(a, b);
@@ -180,22 +127,22 @@ function pagemap(ui) {
   }
 
   function addresses() {
-    const { cols, cell, pages: each } = level();
+    const { cols, cell, pages: each } = grid.level;
     ctx.font = `${12 * box.type}px ${ui.colour("--sl-mono")}`;
     ctx.fillStyle = box.soft;
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
     const every = Math.min(ROWS_A_LABEL, 2 ** Math.ceil(Math.log2(Math.max(1, (20 * box.type) / cell))) * 2);
-    const rows = Math.min(visible(), rowsOf(level()) - top);
+    const rows = Math.min(grid.rows, grid.rowsOf() - top);
     for (let row = 0; row < rows; row++)
-      if ((top + row) % every === 0 || rows <= 2) {
+      if ((grid.top + row) % every === 0 || rows <= 2) {
         const y = Math.min(box.tall - 7 * box.type, Math.max(7 * box.type, box.y + row * cell + Math.min(cell, 12) / 2));
-        ctx.fillText(hex((map.first + (top + row) * cols * each) * 4096), box.gutter - 8, y);
+        ctx.fillText(hex((map.first + (grid.top + row) * cols * each) * 4096), box.gutter - 8, y);
       }
   }
 
   function regions() {
-    const { cols, cell, pages: each } = level(), rows = visible(), right = box.x + cols * cell;
+    const { cols, cell, pages: each } = grid.level, rows = grid.rows, right = box.x + cols * cell;
     let free = -Infinity;
     ctx.strokeStyle = box.ink;
     ctx.fillStyle = box.soft;
@@ -206,7 +153,7 @@ function pagemap(ui) {
     for (const [first, count, name] of map.regions) {
       const a = Math.floor(first / each), b = Math.ceil((first + count) / each);
       edge(a); edge(b);
-      const y0 = Math.floor(a / cols) - top, y1 = Math.ceil(b / cols) - top;
+      const y0 = Math.floor(a / cols) - grid.top, y1 = Math.ceil(b / cols) - grid.top;
       if (y1 <= 0 || y0 >= rows) continue;
       const from = box.y + Math.max(0, y0) * cell + 0.5, to = box.y + Math.min(rows, y1) * cell - 1.5;
       ctx.beginPath();
@@ -218,7 +165,7 @@ function pagemap(ui) {
       free = y;
     }
     function edge(index) { // the step-shaped border before the cell of this index
-      const row = Math.floor(index / cols) - top, col = index % cols;
+      const row = Math.floor(index / cols) - grid.top, col = index % cols;
       if (row < 0 || row > rows) return;
       const y = box.y + row * cell - 0.5, x = box.x + col * cell - 0.5;
       ctx.beginPath();
@@ -236,8 +183,8 @@ function pagemap(ui) {
       const [mask] = pages.look(a, Math.min(b, pages.count)), wanted = filter ? mask & filter : mask;
       fillRank(severest(wanted || mask), !wanted, x, 1 + 2 * i, box.strip, 2);
     }
-    const { cols, pages: each } = level();
-    const y0 = (top * cols * each * tall) / pages.count, y1 = (Math.min(pages.count, (top + visible()) * cols * each) * tall) / pages.count;
+    const { cols, pages: each } = grid.level;
+    const y0 = (grid.top * cols * each * tall) / pages.count, y1 = (Math.min(pages.count, (grid.top + grid.rows) * cols * each) * tall) / pages.count;
     ctx.lineWidth = 2;
     ctx.strokeStyle = box.card;
     const place = [x - 0.5, 1 + Math.min(y0, tall - 5), box.strip, Math.max(5, y1 - y0) - 1];
@@ -247,8 +194,8 @@ function pagemap(ui) {
   }
 
   function ring(page, width, colour) {
-    const { cols, cell } = level(), index = cellOf(page), row = Math.floor(index / cols) - top;
-    if (row < 0 || row >= visible()) return;
+    const { cols, cell } = grid.level, index = grid.cellOf(page), row = Math.floor(index / cols) - grid.top;
+    if (row < 0 || row >= grid.rows) return;
     const size = Math.max(cell, 7), x = box.x + (index % cols) * cell - (size - cell) / 2, y = box.y + row * cell - (size - cell) / 2;
     ctx.lineWidth = width + 2;
     ctx.strokeStyle = box.card;
@@ -262,8 +209,8 @@ function pagemap(ui) {
     const now = performance.now();
     if (!ui.still) flashes = flashes.filter(([, , when]) => now - when < FLASH);
     if (!flashes.length) return;
-    const { cols, cell, pages: each } = level(), rows = visible();
-    const from = top * cols, to = (top + rows) * cols;
+    const { cols, cell, pages: each } = grid.level, rows = grid.rows;
+    const from = grid.top * cols, to = (grid.top + rows) * cols;
     ctx.lineWidth = 2;
     ctx.strokeStyle = box.ink;
     for (const [a, b, when] of flashes) {
@@ -272,7 +219,7 @@ function pagemap(ui) {
       const first = Math.max(from, Math.floor(a / each)), last = Math.min(to, Math.ceil(b / each));
       for (let row = Math.floor(first / cols); row * cols < last; row++) { // one outline a row
         const c0 = Math.max(0, first - row * cols), c1 = Math.min(cols, last - row * cols);
-        ctx.strokeRect(box.x + c0 * cell - grow, box.y + (row - top) * cell - grow, (c1 - c0) * cell - 1 + 2 * grow, cell - 1 + 2 * grow);
+        ctx.strokeRect(box.x + c0 * cell - grow, box.y + (row - grid.top) * cell - grow, (c1 - c0) * cell - 1 + 2 * grow, cell - 1 + 2 * grow);
       }
     }
     ctx.globalAlpha = 1;
@@ -310,7 +257,7 @@ function pagemap(ui) {
 
   function tell(page = cursor) {
     if (!pages) return;
-    const each = level()?.pages ?? 1, a = Math.floor(page / each) * each;
+    const each = grid.level?.pages ?? 1, a = Math.floor(page / each) * each;
     ui.say(sentence(pages, map, a, Math.min(a + each, pages.count)));
   }
 
@@ -318,11 +265,11 @@ function pagemap(ui) {
 
   let telling;
   function go(page, { quiet = false } = {}) {
-    const each = level().pages, cell = Math.floor(Math.max(0, Math.min(page, pages.count - 1)) / each);
+    const each = grid.level.pages, cell = Math.floor(Math.max(0, Math.min(page, pages.count - 1)) / each);
     let best = cell * each; // the first of the most severe pages of the cell, so that zooming in leads there
     for (let p = best; p < Math.min((cell + 1) * each, pages.count); p++) if (pages.rank[p] > pages.rank[best]) best = p;
     cursor = quiet ? page : best;
-    show(cursor);
+    grid.show(cursor);
     tell();
     ui.paint();
     touched = true;
@@ -333,7 +280,7 @@ function pagemap(ui) {
 
   function key(event) {
     if (!pages || !levels.length) return false;
-    const { cols, pages: each } = level(), cell = cellOf(cursor), screen = cols * visible();
+    const { cols, pages: each } = grid.level, cell = grid.cellOf(cursor), screen = cols * grid.rows;
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -cols, ArrowDown: cols, PageUp: -screen, PageDown: screen };
     const last = Math.ceil(pages.count / each) - 1;
     if (event.key in moves) {
@@ -343,7 +290,7 @@ function pagemap(ui) {
     else if (event.key === "End") go(pages.count - 1);
     else if (event.key === "+" || event.key === "=") { zoom(1); go(cursor); }
     else if (event.key === "-") { zoom(-1); tell(); }
-    else if (event.key === "0") { z = 0; touched = true; show(cursor); tell(); }
+    else if (event.key === "0") { z = 0; touched = true; grid.show(cursor); tell(); }
     else if (event.key === "u") { fit(pages.extent()); go(cursor); }
     else if (event.key === "Enter") ui.send("enter", { page: cursor });
     else return false;
@@ -354,9 +301,9 @@ function pagemap(ui) {
   const inStrip = (event) => box.strip && event.clientX - canvas.getBoundingClientRect().left >= ui.width - box.strip - 4;
 
   function drag(event) {
-    const y = (event.clientY - canvas.getBoundingClientRect().top) / box.tall, { cols, pages: each } = level();
-    top = Math.max(0, Math.min(Math.round((y * pages.count) / each / cols - visible() / 2), rowsOf(level()) - visible()));
-    top = Math.max(0, top);
+    const y = (event.clientY - canvas.getBoundingClientRect().top) / box.tall, { cols, pages: each } = grid.level;
+    grid.top = Math.max(0, Math.min(Math.round((y * pages.count) / each / cols - grid.rows / 2), grid.rowsOf() - grid.rows));
+    grid.top = Math.max(0, top);
     touched = true;
     ui.paint();
   }

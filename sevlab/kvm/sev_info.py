@@ -72,28 +72,18 @@ class SevPin:
     `pieces` are its physically contiguous parts, (hpa, bytes), in order.
     """
 
-    __slots__ = ("count", "hva", "pieces", "pin", "sev", "size")
+    __slots__ = ("count", "pieces", "pin", "sev")
 
     def __init__(self, sev: SevInfo, pin: Any, hva: int, size: int, count: int) -> None:
         self.sev = sev
         self.pin = pin
-        self.hva = hva
-        self.size = size
         self.count = count
-        self.pieces = self._pieces()
-
-    def _pieces(self) -> list[tuple[int, int]]:
-        pieces: list[tuple[int, int]] = []
-        rest, skip = self.size, self.hva % PAGE
-        for pfn, count in self.pin.runs:
-            hpa, size = pfn * PAGE + skip, min(count * PAGE - skip, rest)
-            if pieces and sum(pieces[-1]) == hpa:  # two mappings, side by side in the machine too
-                pieces[-1] = (pieces[-1][0], pieces[-1][1] + size)
-            else:
-                pieces.append((hpa, size))
-            rest -= size
-            skip = 0
-        return pieces
+        self.pieces: list[tuple[int, int]] = []
+        skip = hva % PAGE
+        for pfn, pages in pin.runs:
+            piece = min(pages * PAGE - skip, size)
+            self.pieces.append((pfn * PAGE + skip, piece))
+            size, skip = size - piece, 0
 
     def release(self) -> None:
         """The pages may move again."""

@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from sevlab.lab.attempt import Refusal, attempt
-from sevlab.lab.bus import blocks, bus, legible, search
+from sevlab.lab.bus import blocks, bus, legible, page_of, search
 from sevlab.lab.channel import unwrap
 from sevlab.lab.foreign import ForeignVerdict, foreign_verdict, real_image_verdict
 from sevlab.lab.launches import before_launch, deliver, empty_guest, mailbox, tampering, two_pages
@@ -19,6 +19,6 @@ from sevlab.lab.story import story
 
 __all__ = [
     "ForeignVerdict", "Prediction", "Refusal", "Text", "attempt", "before_launch", "blocks", "bus", "chain_steps", "deliver",
-    "empty_guest", "exported_chain", "flip", "foreign_verdict", "hexdump", "home_made_chain", "layout", "legible", "mailbox", "policy_bits",
-    "predict", "real_image_verdict", "search", "story", "table", "tampering", "two_pages", "unwrap",
+    "empty_guest", "exported_chain", "flip", "foreign_verdict", "hexdump", "home_made_chain", "layout", "legible", "mailbox",
+    "page_of", "policy_bits", "predict", "real_image_verdict", "search", "story", "table", "tampering", "two_pages", "unwrap",
 ]  # fmt: skip

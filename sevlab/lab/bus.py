@@ -80,3 +80,9 @@ def _used(host: Host) -> list[tuple[int, int]]:
         else:
             ranges.append((first, last))
     return ranges
+
+
+def page_of(host: Host, vm: Any, gpa: int) -> range:
+    """The machine addresses of the page that holds a guest's address. Raises ValueError where the guest has no memory."""
+    first = host.hpa(vm.process, vm.hva(gpa)) & -PAGE
+    return range(first, first + PAGE)

@@ -23,7 +23,7 @@ EVENTS = (SevCommand, CommandDone, GuestStateChanged, AsidTaken, KeyInstalled, L
 def story(trace: Trace, since: int = 0) -> Text:
     """Every KVM_MEMORY_ENCRYPT_OP from row `since` on: the command, its answer, and beneath it what the firmware was asked.
 
-    `len(trace)` before something happens is a good `since`... `trace.seq` to be exact.
+    `trace.seq`, read before something happens, is a good `since`.
     """
     rows = []
     for _, entry in groupby(trace.rows(*EVENTS, since=since), key=lambda row: (row["host"], row["n"])):
