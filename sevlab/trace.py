@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
@@ -36,6 +37,7 @@ blob = Annotated[bytes, "blob"]  # bytes that moved, stored beside the rows
 # journal entry that caused it, and which host of the world it happened on.
 HEADER = struct.Struct("<IQIB")
 HEADER_COLUMNS = (("seq", "<u4"), ("t", "<u8"), ("n", "<u4"), ("host", "u1"))
+TEXTS = 4096  # different texts and blobs that a ring keeps before it looks which of them its rows still name
 BLOB_LIMIT = 4096  # bytes kept of one blob; its row has the true length beside it where that matters
 
 
@@ -71,7 +73,8 @@ class Trace:
     """The record of a world: one buffer a kind of event, in one common order.
 
     `ring` keeps at least that many of the newest rows of each kind and forgets
-    older ones; None keeps all. `on=False` records nothing.
+    older ones, with the texts that only they named; None keeps all. `on=False`
+    records nothing.
     """
 
     def __init__(self, *, ring: int | None = None, on: bool = True) -> None:
@@ -82,7 +85,10 @@ class Trace:
         self.entry = 0  # the journal entry under way; the gate writes it
         self.host = 0  # the host that acts; the gate writes it
         self._buffers: dict[type[Event], bytearray] = {}
+        self._kinds: dict[type[Event], tuple[bytearray, Callable[..., bytes], tuple[int, ...], int]] = {}  # for `emit`, which is hot
         self._texts: list[str | bytes] = []
+        self._spare: list[int] = []  # numbers of texts that no kept row names any more
+        self._texts_wanted = TEXTS  # so many are kept before somebody looks which are still named
         self._numbers: dict[str | bytes, int] = {}
         self._watchers: list[Callable[[list[dict[str, Any]]], None]] = []
         self._told = 0
@@ -91,15 +97,39 @@ class Trace:
         """Add a row of `event`; the values stand in the order of its columns."""
         if not self.on:
             return
-        if event.TEXTS:
-            values = self._number(event.TEXTS, values)
-        buffer = self._buffers.get(event)
-        if buffer is None:
-            buffer = self._buffers[event] = bytearray()
-        buffer += event.PACK.pack(self.seq, self.now, self.entry, self.host, *values)
+        kind = self._kinds.get(event)
+        if kind is None:
+            kind = self._begin(event)
+        buffer, pack, texts, limit = kind
+        if texts:
+            values = self._number(texts, values)
+        buffer += pack(self.seq, self.now, self.entry, self.host, *values)
         self.seq += 1
-        if self.ring and len(buffer) > 2 * self.ring * event.PACK.size:
-            del buffer[: self.ring * event.PACK.size]
+        if len(buffer) > limit:
+            del buffer[: limit // 2]
+            if len(self._numbers) > self._texts_wanted:
+                self._forget_texts()
+
+    def _begin(self, event: type[Event]) -> tuple[bytearray, Callable[..., bytes], tuple[int, ...], int]:
+        """The first row of a kind: its buffer, how a row is packed, which columns are texts, and when a ring is trimmed."""
+        size = event.PACK.size
+        buffer = self._buffers[event] = bytearray()
+        limit = 2 * self.ring * size if self.ring else sys.maxsize
+        kind = self._kinds[event] = buffer, event.PACK.pack, event.TEXTS, limit
+        return kind
+
+    def _forget_texts(self) -> None:
+        """Drop the texts and blobs that no row of a ring names any more; their numbers are given out again."""
+        named: set[int] = set()
+        for event, buffer in self._buffers.items():
+            for row in event.PACK.iter_unpack(buffer) if event.TEXTS else ():
+                named.update(row[len(HEADER_COLUMNS) + place] for place in event.TEXTS)
+        for text, number in list(self._numbers.items()):
+            if number not in named:
+                del self._numbers[text]
+                self._texts[number] = b""
+                self._spare.append(number)
+        self._texts_wanted = max(TEXTS, 2 * len(self._numbers))
 
     def _number(self, places: tuple[int, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
         """The values with their texts and blobs replaced by numbers."""
@@ -109,8 +139,13 @@ class Trace:
             text = text if isinstance(text, str) else bytes(text[:BLOB_LIMIT])
             number = self._numbers.get(text)
             if number is None:
-                number = self._numbers[text] = len(self._texts)
-                self._texts.append(text)
+                if self._spare:
+                    number = self._spare.pop()
+                    self._texts[number] = text
+                else:
+                    number = len(self._texts)
+                    self._texts.append(text)
+                self._numbers[text] = number
             row[place] = number
         return tuple(row)
 

@@ -17,8 +17,9 @@ import sevlab
 ROOT = Path(__file__).resolve().parents[1]
 
 FLOOR = {"wire", "crypto", "bulk", "trace", "gate"}
+BESIDE = {"journal", "journal_format", "explore"}  # the host's own tools
 HIGH = {"owner", "guest", "vmm", "kvm", "psp", "hw", "abi", *FLOOR}
-TOP = {"host", "lab", "plots", "bridge", "cli", *HIGH}
+TOP = {"host", *BESIDE, "lab", "plots", "bridge", "cli", *HIGH}
 # Who may import whom; every storey may import itself.
 MAY = {
     **dict.fromkeys(FLOOR, FLOOR),
@@ -29,7 +30,7 @@ MAY = {
     "guest": {"hw.isa", "abi", *FLOOR},
     "owner": {"abi", *FLOOR},
     "vmm": {"kvm", "abi", *FLOOR},
-    "host": HIGH,
+    **dict.fromkeys(("host", *BESIDE), {"host", *BESIDE, *HIGH}),
     **dict.fromkeys(("lab", "plots", "bridge", "cli"), TOP),
     "widgets": {"trace", "wire"},
     "__init__": TOP,
@@ -37,9 +38,9 @@ MAY = {
 }
 # A library has one home, behind a handful of functions; a drawing library none in the core.
 HOMES = {
-    "numpy": {"bulk"}, "cryptography": {"crypto"},
+    "numpy": {"bulk", "widgets"}, "cryptography": {"crypto"},
     "matplotlib": {"plots", "widgets"}, "ipywidgets": {"widgets"}, "anywidget": {"widgets"}, "IPython": {"lab", "plots", "widgets"},
-    "random": set(), "secrets": {"crypto"}, "time": {"cli"}, "datetime": {"cli"},
+    "random": set(), "secrets": {"crypto"}, "time": {"cli", "widgets"}, "datetime": {"cli"},  # widgets: frames have a pace
 }  # fmt: skip
 CALLS = {("os", "urandom"): {"crypto"}, ("os", "getrandom"): {"crypto"}}
 

@@ -105,6 +105,18 @@ class Pages {
     return [mask, top];
   }
 
+  // The first of the most severe pages from a to b - 1.
+  worst(a, b) {
+    let best = a;
+    for (let page = a + 1; page < b; page++) if (this.rank[page] > this.rank[best]) best = page;
+    return best;
+  }
+
+  has(owner, a, b) {
+    for (let page = a; page < b; page++) if (this.owner[page] === owner) return true;
+    return false;
+  }
+
   // The kinds that are not the least severe lie between these pages.
   extent() {
     const ground = this.rank.length ? 1 << this.rankOf[0] : 0;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import count
 from typing import Any
 
 from sevlab import guest, owner, vmm
@@ -17,9 +18,14 @@ API = (0, 24, 15)
 PAGE = boot.PAGE
 
 
+def _free(host: Host, name: str) -> str:
+    """A process name that nobody has: `name`, else `name-2` and so on."""
+    return next(one for one in (name, *(f"{name}-{n}" for n in count(2))) if one not in host.processes)
+
+
 def empty_guest(host: Host, *, size: int = 64 << 10, policy: int = POLICY) -> Any:
     """A guest under launch with `size` bytes of memory, and nothing loaded yet."""
-    vm = steps.create_vm(host.process("scratch", memlock=2 * size))
+    vm = steps.create_vm(host.process(_free(host, "scratch"), memlock=2 * size))
     steps.add_memory(vm, 0, size)
     steps.launch_start(vm, policy)
     return vm
@@ -36,9 +42,9 @@ def two_pages(host: Host, below: Any, top: Any) -> bytes:
     return image
 
 
-def before_launch(host: Host, image: bytes, name: str = "qemu") -> Any:
+def before_launch(host: Host, image: bytes) -> Any:
     """A VM with memory, a vCPU and its image in clear: all that a VMM does before LAUNCH_START."""
-    vm = steps.create_vm(host.process(name, memlock=boot.MEMORY + 2 * len(image) + (16 << 20)))
+    vm = steps.create_vm(host.process(_free(host, "qemu"), memlock=boot.MEMORY + 2 * len(image) + (16 << 20)))
     steps.add_memory(vm, 0, boot.MEMORY)
     steps.add_firmware(vm, image)
     steps.add_vcpus(vm, 1)

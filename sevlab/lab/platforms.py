@@ -33,7 +33,7 @@ def exported_chain(host: Host) -> dict[str, bytes]:
 
     Source: kvm.md A11, SEV_PDH_CERT_EXPORT.
     """
-    process = host.process("exporter")
+    process = host.process("exporter")  # it is gone at the end, and its name free again
     fd = process.open("/dev/sev", "r+")
     size = SevCert.SIZE
     pdh, chain = process.put(bytes(size)), process.put(bytes(size * len(CHAIN)))

@@ -1,0 +1,243 @@
+"""The coverage page: what the machine models and what each row of it leaves out.
+
+    python -m sevlab.cli.coverage           writes notebooks/reference/coverage.md of this checkout
+
+Everything is read from the tables that the machine itself runs by, so the page
+says what is true, or the tests say that it is stale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import sevlab
+from sevlab import Host
+from sevlab.abi import kvm, sev_dev
+from sevlab.abi.sev import cmd_name
+from sevlab.hw import chips, vmcb
+from sevlab.kvm import designs, exits, sev_commands, system, vcpu, vm
+from sevlab.kvm import sev_dev as sev_device
+from sevlab.psp import commands
+from sevlab.psp.states import SINCE
+
+PAGE = Path(sevlab.__file__).resolve().parents[1] / "notebooks" / "reference" / "coverage.md"
+WHOLE = "–"  # what a row says that leaves nothing out
+
+HEAD = """# Coverage: what is modelled, row by row
+
+This page is generated from the tables that the emulated machine itself runs by (`make coverage`), and a test fails when it is
+stale. The last column says what a row leaves out; a dash says that nothing is missing that its caller could see.
+
+What has no row here answers as a machine without it: an unknown command of the firmware is `INVALID_COMMAND`, an unknown
+ioctl `EINVAL` or `ENOTTY`, as the original has it. Where real hardware *would* have answered, the trace gets a row of the
+kind `NotModelled`, so that silence means: modelled. What one must not conclude from any of this is on
+[a page of its own](limitations.md)."""
+
+Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """A Markdown table whose source is as legible as its page: every column as wide as its widest cell."""
+    lines = [list(heads), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(heads))]
+    rule = ["-" * width for width in widths]
+    shown = [lines[0], rule, *lines[1:]]
+    return "\n".join(
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in shown
+    )
+
+
+def code(text: object) -> str:
+    return f"`{text}`"
+
+
+def _names(module: Any, prefix: str) -> dict[int, str]:
+    """Number to name of a module's constants."""
+    return {value: key for key, value in vars(module).items() if key.startswith(prefix) and isinstance(value, int)}
+
+
+def _argument(kind: Any) -> str:
+    """A structure's name and size."""
+    return f"`{kind.__name__}`, {kind.SIZE} bytes" if kind else WHOLE
+
+
+# ------------------------------------------------------------- sections
+
+
+def firmware() -> Iterator[str]:
+    """The commands of the mailbox."""
+    yield "## The firmware's commands"
+    yield "The mailbox of the PSP, SEV API 0.24. *Since*: the API version that first had the command; a dash: every version."
+    rows = [
+        (code(f"{cmd:#04x}"), code(cmd_name(cmd)), _argument(row.buffer), _since(cmd), row.leaves_out or WHOLE)
+        for cmd, row in sorted(commands.COMMANDS.items())
+    ]
+    yield table(("id", "command", "command buffer", "since", "leaves out"), rows)
+    yield "### Not modelled"
+    yield "These answer `INVALID_COMMAND`, with a `NotModelled` row in the trace."
+    missing = sorted(commands.NOT_MODELLED.items())
+    yield table(
+        ("id", "command", "since", "why"), [(code(f"{cmd:#04x}"), code(cmd_name(cmd)), _since(cmd), why) for cmd, why in missing]
+    )
+
+
+def _since(cmd: int) -> str:
+    return ".".join(map(str, SINCE[cmd])) if cmd in SINCE else WHOLE
+
+
+def _ioctls(rows: Mapping[int, Any], names: Mapping[int, str], width: int = 10) -> str:
+    """A table of ioctls or sub-commands."""
+    cells = [
+        (code(f"{nr:#0{width}x}"), code(names.get(nr, "?")), _argument(row.arg), row.leaves_out or WHOLE)
+        for nr, row in rows.items()
+    ]
+    return table(("number", "name", "argument", "leaves out"), cells)
+
+
+def kernel() -> Iterator[str]:
+    """The ioctls of the four kinds of descriptor."""
+    names = {number: f"KVM_{name.removeprefix('KVM_')}" for number, name in kvm.IOCTL_NAMES.items()}
+    yield "## `/dev/kvm`"
+    yield _ioctls(system.IOCTLS, names)
+    yield from capabilities()
+    yield "## A VM's descriptor"
+    yield _ioctls(vm.IOCTLS, names)
+    yield from sub_commands()
+    yield "## A vCPU's descriptor"
+    yield _ioctls(vcpu.IOCTLS, names)
+    yield "## `/dev/sev`"
+    yield f"One ioctl, `SEV_ISSUE_CMD` (`{sev_dev.SEV_ISSUE_CMD:#010x}`), and its commands:"
+    yield _ioctls(sev_device.COMMANDS, _names(sev_dev, "SEV_"), 1)
+
+
+def sub_commands() -> Iterator[str]:
+    """KVM_MEMORY_ENCRYPT_OP, and which kernels have which sub-command."""
+    yield "### `KVM_MEMORY_ENCRYPT_OP`"
+    yield (
+        "The sub-commands, by the kernels that have them. An id without a row is `EINVAL`; ids 10, 14 and 19 have no handler in any "
+        "kernel, the migration commands 8 to 15 and 21 none here."
+    )
+    have = {design.name: sev_commands.commands(design) for design in designs.DESIGNS.values()}
+    rows: dict[int, Any] = {}
+    for found in have.values():
+        rows = found | rows
+    cells = []
+    for nr, row in sorted(rows.items()):
+        those = [name for name, found in have.items() if nr in found]
+        kernels = "all" if len(those) == len(have) else ", ".join(those)
+        cells.append((nr, code(f"KVM_SEV_{kvm.SEV_CMD_NAMES[nr]}"), _argument(row.arg), kernels, row.leaves_out or WHOLE))
+    yield table(("id", "sub-command", "argument", "kernels", "leaves out"), cells)
+
+
+def capabilities() -> Iterator[str]:
+    """What KVM_CHECK_EXTENSION answers, kernel by kernel."""
+    yield "### Capabilities"
+    yield "What `KVM_CHECK_EXTENSION` answers; 0 is no. A capability without a row is 0 everywhere."
+    made = {name: Host("rome", design, seed=1, memory=256 << 20) for name, design in designs.DESIGNS.items()}
+    numbers = sorted({*system.EXTENSIONS, *(cap for host in made.values() for cap in host.kernel.capabilities)})
+    names = _names(kvm, "KVM_CAP_")
+    cells = [(cap, code(names[cap]), *(host.kernel.extension(cap) for host in made.values())) for cap in numbers]
+    yield table(("number", "capability", *made), cells)
+    for host in made.values():
+        host.close()
+
+
+def processor() -> Iterator[str]:
+    """What a guest's exit leads to."""
+    yield "## Exits of the processor"
+    yield "Every exit code that the emulated processor can say. *Number*: AMD's, in the control block."
+    names = {
+        value: key.removeprefix("EXIT_") for key, value in vars(vmcb).items() if key.startswith("EXIT_") and isinstance(value, int)
+    }
+    cells = [(code(f"{nr:#x}"), code(names.get(nr, "?")), row.leaves_out or WHOLE) for nr, row in exits.EXITS.items()]
+    yield table(("number", "exit", "leaves out"), cells)
+
+
+def silicon() -> Iterator[str]:
+    """The chips, fact by fact."""
+    yield "## Chips"
+    yield (
+        "*Measured* facts come from published measurements on hardware. *Not verified* ones are stated from memory of AMD's documents, "
+        "or are a choice of this emulation."
+    )
+    rows = list(chips.CHIPS.values())
+    facts: list[tuple[str, list[Any]]] = [
+        ("product", [chip.product for chip in rows]),
+        ("encryption", [chip.mode for chip in rows]),
+        ("position of the C-bit", [chip.c_bit for chip in rows]),
+        ("address bits lost", [chip.reduction for chip in rows]),
+        ("key slots", [chip.max_asid for chip in rows]),
+        ("of these for SEV-ES", [f"1 to {chip.min_asid - 1}" for chip in rows]),
+        ("coherent caches (SME_COHERENT)", ["yes" if chip.sme_coherent else "no" for chip in rows]),
+        ("CPUID 1.EAX", [code(f"{chip.signature:#x}") for chip in rows]),
+        ("family, model, stepping", [f"{chip.family}, {chip.model}, {chip.stepping}" for chip in rows]),
+        ("measured", [", ".join(chip.measured) or WHOLE for chip in rows]),
+        ("not verified", ["; ".join(chip.from_memory) or WHOLE for chip in rows]),
+    ]
+    yield table(("", *(code(chip.name) for chip in rows)), [(name, *values) for name, values in facts])
+
+
+def kernels() -> Iterator[str]:
+    """The designs: which answer each has at each seam."""
+    yield "## Kernel designs"
+    yield (
+        "A seam is a place where the kernel's history forks. A design takes one answer at each; an answer of your own is as legal as "
+        "these. `Absent()` says that the capability does not exist in that kernel, or not yet in this emulator."
+    )
+    seams = [field.name for field in dataclasses.fields(designs.Design) if field.name != "name"]
+    rows = [(code(design.name), *(code(repr(getattr(design, seam))) for seam in seams)) for design in designs.DESIGNS.values()]
+    yield table(("design", *(code(seam) for seam in seams)), rows)
+    yield "### What else a release changes"
+    releases = list(dict.fromkeys(design.release for design in designs.DESIGNS.values()))
+    fields = [field.name for field in dataclasses.fields(designs.Release) if field.name != "version"]
+    cells = [(code(field), *(_yes(getattr(release, field)) for release in releases)) for field in fields]
+    yield table(("", *(code(release.version) for release in releases)), cells)
+
+
+def _yes(value: object) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def summary() -> Iterator[str]:
+    """How many rows there are, and how many of them are whole."""
+    tables: dict[str, Iterable[Any]] = {
+        "commands of the firmware": commands.COMMANDS.values(),
+        "ioctls of `/dev/kvm`": system.IOCTLS.values(),
+        "ioctls of a VM": vm.IOCTLS.values(),
+        "sub-commands of `KVM_MEMORY_ENCRYPT_OP`": {**designs.INIT2.commands, **sev_commands.COMMANDS}.values(),
+        "ioctls of a vCPU": vcpu.IOCTLS.values(),
+        "commands of `/dev/sev`": sev_device.COMMANDS.values(),
+        "exits of the processor": exits.EXITS.values(),
+    }
+    rows = []
+    for name, found in tables.items():
+        left = [bool(row.leaves_out) for row in found]
+        rows.append((name, len(left), left.count(False), left.count(True)))
+    missing = len(commands.NOT_MODELLED)
+    yield table(("", "modelled", "nothing left out", "with a gap"), rows)
+    yield f"Beside these the firmware has {missing} commands that are not modelled at all."
+
+
+SECTIONS = (summary, firmware, kernel, processor, silicon, kernels)
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD, *(part for section in SECTIONS for part in section())]
+    return "\n\n".join(parts) + "\n"
+
+
+def main() -> int:
+    """Write the page into this checkout."""
+    PAGE.parent.mkdir(parents=True, exist_ok=True)
+    PAGE.write_text(page(), encoding="utf-8")
+    print(f"wrote {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
