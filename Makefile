@@ -14,7 +14,7 @@ PYPI   := sev-snp-measure-0.0.9 sev-snp-measure-0.0.13 jupyter-repo2docker-2026.
 export MPLBACKEND = agg
 export PYTHONHASHSEED = 0
 
-.PHONY: help setup lab test bench lint laws judges coverage clean
+.PHONY: help setup lab test bench docs lint laws judges coverage clean
 
 help:  ## what can be made
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml widgets/sevlab.json
 	  { echo "sevlab needs Python 3.11 or newer, and $(PYTHON) is older; name one: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check 'pip>=25.1' 'setuptools>=77.0.3'
-	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation --editable '.[lab,test,dev]'
+	PYTHONWARNINGS=ignore $(PY) -m pip install --quiet --no-build-isolation --editable '.[lab,test,dev,docs]'
 	@mkdir -p $(SHARE) && cp widgets/sevlab.json $(SHARE)/
 	@touch $@
 
@@ -42,6 +42,9 @@ test: $(STAMP)  ## every test; ARGS="-k launch" passes through to pytest
 
 bench: $(STAMP)  ## speed and memory beside their limits; JSON=FILE writes the figures
 	JSON="$(JSON)" $(PY) tests/benchmarks/harness.py $(ARGS)
+
+docs: $(STAMP)  ## the book, in notebooks/_build/html
+	$(PY) -m sphinx -W --keep-going -b html -c notebooks/.book -d notebooks/_build/doctrees notebooks notebooks/_build/html
 
 lint: $(STAMP)  ## ruff and mypy
 	$(PY) -m ruff check .

@@ -24,6 +24,7 @@ _HOME = {
     "lab": "sevlab.lab",
     "plots": "sevlab.plots",
     "Trace": "sevlab.trace:Trace",
+    "explore": "sevlab.explore:explore",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

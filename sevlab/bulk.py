@@ -26,6 +26,7 @@ PAGE = 4096
 CHUNK = 1 << 18  # bytes worked on at a time: table, tile and data fit into a megabyte of L2 together
 WORD = 8
 PAGE_TABLES = 1024  # page tables kept, four kilobytes each
+TILES = 40  # changes of a running table kept, up to a chunk each
 BATCH = CHUNK // PAGE  # scattered frames worked on at a time
 
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if hasattr(mmap, "MAP_ANONYMOUS") else 0
@@ -140,45 +141,49 @@ class Tweak:
         self._lows = (low, low ^ self._stream)  # the second is used with streamed keys
         pages = np.tile(low[: PAGE // WORD], BATCH)
         self._batch_lows = (pages, pages ^ self._stream)
-        self._running = (np.empty_like(low), np.empty_like(low))
-        self._running_at = [-1, -1]
-        self._tiles: dict[int, Array] = {}
+        self._running: dict[tuple[int, bool], list[Any]] = {}
+        self._tiles: dict[tuple[int, int], Array] = {}
         self._part = np.empty_like(low)
         self._pages: tuple[dict[int, Array], dict[int, Array]] = ({}, {})
         self._gathered = Memory(CHUNK)
 
     def _table(self, hpa: int, size: int, streamed: bool) -> Array:
         """T of `size` bytes from `hpa`, which lie in one chunk, with the stream folded in if `streamed`."""
-        if size == CHUNK:
-            return self._whole_chunk(hpa, streamed)
+        if not (hpa | size) & size - 1:  # then T(hpa + i) = T(hpa) ^ T(i)
+            return self._aligned(hpa, size, streamed)
         words = size // WORD
         part = self._part[:words]
-        if not hpa & (1 << (size - 1).bit_length()) - 1:  # then T(hpa + i) = T(hpa) ^ T(i)
-            return xor(self._lows[streamed][:words], _tile(self.at(hpa), size), part)
         offset = hpa % CHUNK
         xor(self._low[offset // WORD : offset // WORD + words], _tile(self.at(hpa - offset), size), part)
         return xor(part, self._stream[:words], part) if streamed else part
 
-    def _page(self, hpa: int, streamed: bool) -> Array:
-        """The table of one page, kept."""
+    def page(self, hpa: int, streamed: bool) -> Array:
+        """The table of the page at `hpa`, kept: T of all its blocks, with the stream folded in if `streamed`."""
+        if self._low is None:
+            self._prepare()
         pages = self._pages[streamed]
-        if len(pages) >= PAGE_TABLES:
-            pages.clear()
-        table = pages[hpa] = self._lows[streamed][: PAGE // WORD] ^ _tile(self.at(hpa), PAGE)
+        table = pages.get(hpa)
+        if table is None:
+            if len(pages) >= PAGE_TABLES:
+                pages.clear()
+            table = pages[hpa] = self._lows[streamed][: PAGE // WORD] ^ _tile(self.at(hpa), PAGE)
         return table
 
-    def _whole_chunk(self, hpa: int, streamed: bool) -> Array:
-        """The running table, moved on to the chunk at `hpa`."""
-        table, chunk, before = self._running[streamed], hpa // CHUNK, self._running_at[streamed]
-        if chunk == before + 1 and before >= 0:
-            change = (chunk ^ before) * CHUNK  # the carry: one of some thirty values
-            tile = self._tiles.get(change)
+    def _aligned(self, hpa: int, size: int, streamed: bool) -> Array:
+        """The running table of this size, a power of two that divides `hpa`, moved on from where it was last."""
+        running = self._running.get((size, streamed))
+        if running is None:
+            running = self._running[size, streamed] = [self._lows[streamed][: size // WORD].copy(), 0]
+        table, before = running
+        change = hpa ^ before  # along a walk the carry: one of some thirty values
+        if change:
+            tile = self._tiles.get((change, size))
             if tile is None:
-                tile = self._tiles[change] = _tile(self.at(change), CHUNK)
+                if len(self._tiles) >= TILES:
+                    self._tiles.clear()
+                tile = self._tiles[change, size] = _tile(self.at(change), size)
             xor(table, tile, table)
-        elif chunk != before:
-            xor(self._lows[streamed], _tile(self.at(hpa), CHUNK), table)
-        self._running_at[streamed] = chunk
+            running[1] = hpa
         return table
 
     # --------------------------------------------------------- ranges
@@ -193,9 +198,7 @@ class Tweak:
         into = key.encrypt_into if encrypt else key.decrypt_into
         streamed = key.streamed
         if n == PAGE and self.xex and not hpa & PAGE - 1:
-            table = self._pages[streamed].get(hpa)
-            if table is None:
-                table = self._page(hpa, streamed)
+            table = self.page(hpa, streamed)
             words, page, room = memory.page(at)
             xor(words if source is None else source, table, words)
             into(page, room)
@@ -284,14 +287,14 @@ def _combinations(values: list[int]) -> list[int]:
 
 
 class Column:
-    """`count` small numbers of one or two bytes, zero at first; untouched ones cost no memory."""
+    """`count` numbers of one, two or four bytes, zero at first; untouched ones cost no memory."""
 
     def __init__(self, count: int, width: int) -> None:
         self.count = count
         self.limit = 256**width - 1
-        items = memoryview(_reserve(count * width + 2))
-        self._items = items.cast("H") if width == 2 else items
-        self.array: Array = np.frombuffer(self._items, dtype={1: np.uint8, 2: np.uint16}[width], count=count)
+        items = memoryview(_reserve(count * width + 4 - count * width % 4))
+        self._items = items.cast({1: "B", 2: "H", 4: "I"}[width])
+        self.array: Array = np.frombuffer(self._items, dtype=f"u{width}", count=count)
         self._end = 0  # nothing was written from here on
 
     def __getitem__(self, index: int) -> int:
@@ -334,6 +337,24 @@ class Column:
         total[0] += self.count - self._end
         return {int(value): int(total[value]) for value in np.flatnonzero(total)}
 
+    def gravest(self, first: int, count: int, cells: int, gravity: Sequence[int], width: int) -> Array:
+        """A picture of a range, `width` cells a line: each cell the gravest value of `cells` neighbours.
+
+        `gravity[value]` orders the values, no two alike. Cells behind the range have the least grave one.
+        """
+        order = np.asarray(gravity, dtype=np.uint8)
+        value_of = np.argsort(order).astype(np.uint8)
+        return value_of[self._cells(order[self.array[first : first + count]], cells, width)]
+
+    def most(self, first: int, count: int, cells: int, width: int) -> Array:
+        """The same with the largest value of each cell, 0 behind the range."""
+        return self._cells(self.array[first : first + count], cells, width)
+
+    @staticmethod
+    def _cells(values: Array, cells: int, width: int) -> Array:
+        short = -len(values) % (cells * width)
+        return np.concatenate((values, np.zeros(short, values.dtype))).reshape(-1, width, cells).max(axis=2)
+
     @staticmethod
     def runs(first: int, count: int, *columns: Column) -> list[tuple[int, ...]]:
         """The runs of equal values in a range, as (first, count, a value of each column)."""
@@ -354,3 +375,19 @@ def columns(packed: Buffer, formats: Iterable[tuple[str, str]]) -> dict[str, Arr
     """Packed rows as one array a column, without a copy: what `Trace.packed` gives, ready for a plot."""
     rows = np.frombuffer(packed, dtype=np.dtype(list(formats)))
     return {name: rows[name] for name in rows.dtype.names or ()}
+
+
+# ------------------------------------------------------------- bytes as pictures
+
+
+def bytes_image(data: Buffer, width: int) -> Array:
+    """Bytes as lines of pixels. Raises ValueError unless they are whole lines."""
+    return np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
+
+
+def changed_blocks(before: Buffer, after: Buffer, width: int) -> Array:
+    """How many bytes of each 16-byte block differ, `width` blocks a line. Raises ValueError for two lengths, or no whole lines."""
+    one, other = (np.frombuffer(data, dtype=np.uint8) for data in (before, after))
+    if len(one) != len(other):
+        raise ValueError(f"{len(one)} bytes and {len(other)} bytes are not two moments of one place")
+    return (one != other).reshape(-1, width, 16).sum(axis=2)

@@ -1,8 +1,8 @@
 """The gate: every entry from outside passes here, one at a time.
 
 An entry is what somebody does to the machine: a system call, a host action, a
-byte written on the bus. It takes the lock, gets its number, runs to its end,
-and gives the lock to whoever has waited longest; then the trace's watchers are
+byte written on the bus. It takes the lock, gets its number and its line in the
+world's journal, runs to its end, and gives the lock to whoever has waited longest; then the trace's watchers are
 told, and may call the machine in their turn. Hosts that share a trace share one
 gate's lock and count, since their order is one order.
 
@@ -12,6 +12,8 @@ entry; one that tries is told so.
 
 Ctrl-C during an entry is held back: it ends the waits that a signal may end, and
 KeyboardInterrupt is raised when the entry is over and the machine is whole.
+
+An observer's look is no entry: it has the lock, and leaves no line.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from threading import get_ident
 from types import FrameType
 from typing import Any, TypeVar
 
+from sevlab.journal import OPAQUE, PLAIN, Entry, Journal
 from sevlab.trace import Trace
 
 try:
@@ -113,23 +116,86 @@ class Sigint:
 SIGINT = Sigint()
 
 
-class World:
-    """What hosts of one trace share: the lock and the count of entries."""
+class ReadOnly(RuntimeError):
+    """The machine is a past one: it can be looked at, and nothing can be done to it."""
 
-    def __init__(self) -> None:
+
+class World:
+    """What hosts of one trace share: the lock, the count of entries and their journal.
+
+    `members` are the hosts in the order of their making (None for a gate without
+    one). `rebuild`, set by the first host, makes all of them anew from the
+    journal, in place. `live`, if set, says why the journal cannot be repeated.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
         self.baton = Baton()
+        self.journal = Journal()
+        self.append: Callable[[Entry], object] = self.journal.entries.append
         self.entries = 0
-        self.hosts = 0
+        self.began = trace.now
+        self.members: list[Any] = []
+        self.rebuild: Callable[[], object] | None = None
+        self.replaying = False
+        self.live = ""
+        self._polled = (0, 0)  # in which entry, and how often it was asked whether Ctrl-C came
+
+    def undo(self) -> None:
+        """Take the entry under way back, by making the machine anew without it."""
+        if self.rebuild is None:
+            return
+        n, trace = self.entries, self.trace
+        self.journal.drop(n)
+        on, now, self.replaying = trace.on, trace.now, True
+        trace.on, self.append = False, _not_recorded
+        try:
+            self.entries, trace.entry, trace.now = 0, 0, self.began
+            self.rebuild()
+        except BaseException:
+            trace.now = now
+            raise
+        finally:
+            trace.on, self.append, self.replaying = on, self.journal.entries.append, False
+        trace.forget(n)
+
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C was pressed during the entry under way; when it is repeated, at the same question as then."""
+        n, asked = self._polled
+        asked = asked + 1 if n == self.entries else 1
+        self._polled = self.entries, asked
+        interrupts = self.journal.interrupts
+        if self.replaying:
+            return asked >= interrupts.get(self.entries, asked + 1)
+        if SIGINT.pending and get_ident() == MAIN:
+            interrupts.setdefault(self.entries, asked)
+            return True
+        return False
+
+    def seal(self, total: int) -> None:
+        """Make this world a past one, entry so many of `total`: what is done to it raises ReadOnly from now on."""
+
+        def refuse(entry: Entry) -> None:
+            n = self.entries
+            raise ReadOnly(f"entry {n} of {total} is past and read only; host.fork({n}) makes a machine that goes on from there")
+
+        self.append = refuse
+
+
+def _not_recorded(entry: Entry) -> None:
+    """What is repeated stands in a journal already."""
 
 
 class Gate:
     """One host's way in. Gates on one trace share a world; `host` is this one's number in it."""
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, member: Any = None) -> None:
         self.trace = trace
-        self.world: World = vars(trace).setdefault("world", World())
-        self.host = self.world.hosts
-        self.world.hosts += 1
+        if trace.world is None:
+            trace.world = World(trace)
+        self.world: World = trace.world
+        self.host = len(self.world.members)
+        self.world.members.append(member)
 
     @property
     def n(self) -> int:
@@ -137,15 +203,25 @@ class Gate:
         return self.world.entries
 
     def enter(self, what: str, function: Callable[..., T], *args: Any, **kw: Any) -> T:
-        """Run `function(*args, **kw)` as one entry, named `what`, and return or raise what it does.
+        """Run `function(*args, **kw)` as one entry that the journal names and cannot repeat; return or raise what it does."""
+        return self.run(what, OPAQUE, function, args, kw)  # type: ignore[no-any-return]
 
-        Raises RuntimeError when this thread is already inside an entry, KeyboardInterrupt after one
-        during which Ctrl-C was pressed.
+    def run(
+        self, what: str, target: int, function: Callable[..., Any], args: tuple[Any, ...], kw: dict[str, Any] | None = None
+    ) -> Any:
+        """Run `function(*args, **kw)` as one entry, and return or raise what it does.
 
-        The world's journal belongs here and nowhere else: at this point an entry has its name, its
-        target (what `function` is bound to) and its arguments, and afterwards its outcome.
+        The journal keeps `what` was done to `target` (see sevlab.journal) with which arguments, by content, as they are
+        before the call. Raises RuntimeError when this thread is already inside an entry, ReadOnly on a past machine,
+        KeyboardInterrupt after an entry during which Ctrl-C was pressed. Any exception that is no OSError undoes the entry.
         """
         world, trace, baton, me = self.world, self.trace, self.world.baton, get_ident()
+        kept = args
+        for value in args:
+            if value.__class__ not in PLAIN:
+                kept = world.journal.freeze(args)
+                break
+        entry = (self.host, what, target, kept, world.journal.freeze(kw) if kw else None)
         outer = SIGINT.inside
         if main := me == MAIN:
             if (current := getsignal(2)) is not SIGINT.handler:
@@ -153,24 +229,51 @@ class Gate:
             SIGINT.inside = True
         try:
             if baton.queue or not baton.lock.acquire(False):
+                if world.replaying and baton.owner == me:
+                    world.entries = trace.entry = world.entries + 1
+                    trace.host = self.host
+                    return function(*args, **kw) if kw else function(*args)
                 baton.wait(me)
             baton.owner = me
             try:
+                world.append(entry)
                 world.entries = trace.entry = world.entries + 1
                 trace.host = self.host
-                return function(*args, **kw)
+                try:
+                    return function(*args, **kw) if kw else function(*args)
+                except OSError:
+                    raise
+                except BaseException:
+                    world.undo()
+                    raise
             finally:
                 baton.give()
         finally:
             if main:
                 SIGINT.inside = outer
-            trace.tell()
+            if trace.watched:
+                trace.tell()
             if main and SIGINT.pending and not outer:
                 SIGINT.raise_pending()
 
+    def look(self, function: Callable[..., T], *args: Any) -> T:
+        """Run `function(*args)` with the machine at rest: an observer's look, which is no entry and counts for none.
+
+        Raises RuntimeError inside an entry.
+        """
+        baton, me = self.world.baton, get_ident()
+        if baton.queue or not baton.lock.acquire(False):
+            baton.wait(me)
+        baton.owner = me
+        try:
+            self.trace.host = self.host
+            return function(*args)
+        finally:
+            baton.give()
+
     def interrupted(self) -> bool:
         """Whether Ctrl-C was pressed during the entry under way."""
-        return SIGINT.pending and get_ident() == MAIN
+        return self.world.interrupted()
 
     def __repr__(self) -> str:
         return f"<Gate: {self.n} entries>"

@@ -7,8 +7,10 @@ world, and their order is real.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from errno import ENOMEM
+from pathlib import Path
+from typing import IO, Any
 
 from sevlab.abi.sev import Cmd
 from sevlab.crypto import Stream
@@ -16,13 +18,20 @@ from sevlab.gate import Gate
 from sevlab.hw import chips
 from sevlab.hw.program import Program
 from sevlab.hw.soc import Soc
+from sevlab.journal import Journal, Look
 from sevlab.kvm import designs
+from sevlab.kvm.fd import KvmError
 from sevlab.kvm.kernel import Kernel
 from sevlab.kvm.process import Process
 from sevlab.psp import kds
 from sevlab.psp.firmware import Psp
-from sevlab.trace import Event, Trace, name, u32, u64
+from sevlab.trace import Event, Trace, name
+from sevlab.views import Bus, NestedTable, Probed, Xray, XrayTaken
 from sevlab.wire import Wire
+
+__all__ = ["Host", "HostMade", "Probed", "Xray", "XrayTaken"]
+
+PAGE = 0x1000
 
 
 class HostMade(Event, lane="host"):
@@ -33,19 +42,6 @@ class HostMade(Event, lane="host"):
     seed: name
 
 
-class Probed(Event, lane="host"):
-    """Somebody looked at the memory bus: raw bytes, as the DRAM chips carry them."""
-
-    hpa: u64
-    length: u32
-
-
-class XrayTaken(Event, lane="host"):
-    """Somebody looked at what real hardware shows to nobody. A grader can tell."""
-
-    what: name
-
-
 class Host:
     """One emulated AMD SEV machine.
 
@@ -54,6 +50,7 @@ class Host:
     one the system gives one, and `host.seed` shows it. `memory` counts bytes of
     DRAM (reserved, not touched). `api` is the firmware's (major, minor, build).
     `cgroups` maps a path to its misc limits, as {"/tenant-a": {"sev": 3}}.
+    `caches` puts cache lines before the memory, as on real chips; without them every access is coherent.
     `nv` keeps the platform's persistent state (INIT_EX's 32 KiB). `trace` joins
     the world of another host.
 
@@ -73,18 +70,46 @@ class Host:
         nv: Any = None,
         trace: Trace | None = None,
     ) -> None:
-        if caches:
-            raise ValueError("caches=True: cache lines are not modelled yet; every access is coherent (see the limitations page)")
         self.trace = Trace() if trace is None else trace
-        self.design = designs.LINUX_6_1 if design is None else design
-        stream = Stream(seed)
-        self.seed = stream.seed
-        self.gate = Gate(self.trace)
-        self.soc = Soc(chips.by_name(chip), stream, self.trace, memory)
+        self.design = designs.LINUX_6_1 if design is None else designs.by_name(design)
+        self.seed = Stream(seed).seed
+        self.present: Host | None = None  # of a past machine: the one that it was
+        self._nv = nv
+        kept = {
+            "chip": chip, "design": self.design, "seed": self.seed, "memory": memory, "api": tuple(api), "caches": caches,
+            "cgroups": {path: dict(limits) for path, limits in (cgroups or {}).items()},
+            "nv": nv if nv is None or isinstance(nv, bytes) else bytes(nv if isinstance(nv, bytearray) else nv.read()),
+        }  # fmt: skip
+        self.gate = Gate(self.trace, self)
+        world = self.gate.world
+        if world.rebuild is None:
+            world.rebuild = lambda: _rebuild(self)
+        try:
+            self.act("host")(**kept)
+        except BaseException:
+            world.members.pop()
+            raise
+
+    def _make(
+        self, *, chip: Any, design: designs.Design, seed: Any, memory: int, api: Any, caches: bool, cgroups: Any, nv: bytes | None
+    ) -> None:
+        """Build the machine, for the first time or anew."""
+        try:
+            self.soc = Soc(chips.by_name(chip), Stream(seed), self.trace, memory, caches=caches)
+        except OSError as error:
+            raise MemoryError(f"this computer has no room for a machine of {memory >> 20} MiB: {error}") from error
         self.soc.programs.catalogue = _course_programs
-        self.psp = Psp(self.soc, api=api, nv=nv)
-        self.kernel = Kernel(self.soc, self.psp, self.design, dict(cgroups or {}), self.gate)
-        self.trace.emit(HostMade, self.chip.name, self.design.name, str(self.seed))
+        if self._nv is not None and not isinstance(self._nv, bytes | bytearray) and self.gate.world.replaying:
+            self._nv.write(nv)  # as it was then
+        self.psp = Psp(self.soc, api=api, nv=self._nv)
+        self.kernel = Kernel(self.soc, self.psp, design, cgroups, self.gate)
+        self.trace.emit(HostMade, self.chip.name, design.name, self.seed.hex() if isinstance(self.seed, bytes) else str(self.seed))
+
+    def act(self, what: str) -> Callable[..., Any]:
+        """The host action of this name, as an entry. Raises LookupError for a name that is none."""
+        if what not in ACTS:
+            raise LookupError(f"{what} is no action of a host; there are {', '.join(ACTS)}")
+        return lambda *args, **kw: self.gate.run(what, 0, getattr(self, ACTS[what]), args, kw)
 
     # ------------------------------------------------- the parties' way in
 
@@ -93,18 +118,64 @@ class Host:
 
         `memlock` counts bytes (RLIMIT_MEMLOCK). Raises OSError ENOENT for an unknown cgroup.
         """
-        return self.gate.enter("process", self.kernel.process, name, cgroup=cgroup, memlock=memlock, caps=frozenset(caps))
+        made: Process = self.act("process")(name, cgroup=cgroup, memlock=memlock, caps=frozenset(caps))
+        return made
 
-    def register(self, program: Program, *, page: bytes | None = None, args: tuple[Any, ...] = ()) -> None:
+    def register(self, program: Program | Callable[..., Any], *, page: bytes | None = None, args: tuple[Any, ...] = ()) -> None:
         """Make `program` known to the processors: it runs where its image, or the stand-in's `page`, is fetched."""
-        self.gate.enter("register", self.soc.programs.add, program, page=page, args=args)
+        self.act("register")(program if isinstance(program, Program) else Program(program), page=page, args=args)
 
     def mailbox(self, command: Cmd | int, buffer: Wire | None = None) -> int:
         """A hostile kernel's raw mailbox command: the firmware's status; `buffer` is written back in place.
 
         Source: firmware.md 1.2 to 1.4. Nothing of the kernel's own bookkeeping is asked or told.
         """
-        return self.gate.enter("mailbox", self.kernel.ccp.raw, int(command), buffer)
+        return int(self.act("mailbox")(int(command), buffer))
+
+    def compact(self, process: Process, hva: int, n: int = PAGE, *, to: int | None = None) -> list[tuple[int, int, int]]:
+        """An honest kernel's compaction of the pages under `n` bytes at `hva`: those moved, as (hva, old hpa, new hpa).
+
+        Pages that are pinned, or were never touched, stay. With `to` (an hpa) the first page goes exactly
+        there. Raises OSError EFAULT where nothing is mapped, EBUSY when `to` is in use, ENOMEM.
+        """
+        moved: list[tuple[int, int, int]] = self.act("compact")(process, hva, n, to)
+        return moved
+
+    # What these do is an entry; see ACTS.
+
+    def _process(self, name: str, **kw: Any) -> Process:
+        return self.kernel.process(name, **kw)
+
+    def _register(self, program: Program, **kw: Any) -> None:
+        self.soc.programs.add(program, **kw)
+
+    def _mailbox(self, command: int, buffer: Wire | None) -> int:
+        return self.kernel.ccp.raw(command, buffer)
+
+    def _dram_write(self, hpa: int, data: bytes) -> None:
+        changed = self.soc.dram.read(hpa, len(data)) != data
+        self.soc.dram.write(hpa, data)
+        if changed:
+            self.soc.pages.overwritten(hpa, len(data))
+
+    def _npt_remap(self, process: Process, fd: int, gpa: int, hpa: int) -> None:
+        self.kernel.vm_of(process, fd).npt.remap(gpa, hpa)
+
+    def _npt_drop(self, process: Process, fd: int, gfn: int, count: int) -> None:
+        self.kernel.vm_of(process, fd).npt.drop(gfn, count)
+
+    def _compact(self, process: Process, hva: int, n: int, to: int | None) -> list[tuple[int, int, int]]:
+        moved = []
+        for va in range(hva & -PAGE, hva + n, PAGE):
+            try:
+                old, new = process.mm.move(va, None if to is None else to >> 12)
+            except KvmError as no:
+                if to is not None or process.mm.find(va) is None or no.errno == ENOMEM:
+                    raise
+                continue
+            to = None
+            moved.append((va, old << 12, new << 12))
+        return moved
 
     # ------------------------------------------------- what an observer sees
 
@@ -113,19 +184,23 @@ class Host:
 
         A look, not an act: it is a row of the trace and never an entry of the journal.
         """
-        self.trace.emit(Probed, hpa, n)
-        return self.soc.dram.read(hpa, n)
+
+        def look() -> bytes:
+            self.trace.emit(Probed, hpa, n)
+            return self.soc.dram.read(hpa, n)
+
+        return self.gate.look(look)
 
     def hpa(self, process: Process, hva: int) -> int:
         """The machine address behind a process's pointer.
 
         Raises OSError EFAULT where nothing is mapped or nothing was touched yet.
         """
-        return process.mm.translate(hva)
+        return self.gate.look(process.mm.translate, hva)
 
-    def npt(self, vm: Any) -> Any:
+    def npt(self, vm: Any) -> NestedTable:
         """The nested page table of a VM (a `vmm.Vm`): gpa to hpa, the host's to change."""
-        return self.kernel.vm_of(vm.process, vm.fd).npt
+        return NestedTable(self, vm.process, vm.fd)
 
     def chain(self) -> dict[str, bytes]:
         """The six certificate files of this platform, the CEK signed as AMD's key server would: name to bytes."""
@@ -141,9 +216,9 @@ class Host:
         return self.soc.chip
 
     @property
-    def dram(self) -> Any:
+    def dram(self) -> Bus:
         """The memory chips themselves: `read` and `write` raw bytes by machine address."""
-        return self.soc.dram
+        return Bus(self)
 
     @property
     def pages(self) -> Any:
@@ -164,10 +239,76 @@ class Host:
         """The lines the kernel has logged."""
         return self.kernel.dmesg
 
+    # ------------------------------------------------------------- time
+
+    @property
+    def n(self) -> int:
+        """How many entries the journal has; the making of the first host is entry 1."""
+        return self.gate.n
+
+    @property
+    def journal(self) -> Journal:
+        """The journal of this host's world."""
+        return self.gate.world.journal
+
+    @property
+    def world(self) -> tuple[Host, ...]:
+        """All hosts that share this one's trace, in the order of their making."""
+        return tuple(self.gate.world.members)
+
+    def at(self, n: int) -> Host:
+        """The machine as it was after entry `n`, to be looked at only: what is done to it raises ReadOnly.
+
+        Raises IndexError when there is no such entry, or this host was not there yet, and RuntimeError
+        when the journal cannot be repeated.
+        """
+        from sevlab import replay
+
+        return replay.past(self, n)
+
+    def fork(self, n: int | None = None) -> Host:
+        """A new live machine that begins where this one was after entry `n`, or where it is now.
+
+        All hosts of the world are made anew; this one's twin is returned (`world` has the others). Raises as `at`.
+        """
+        from sevlab import replay
+
+        return replay.fork(self, self.n if n is None else n)
+
+    def save(self, file: str | Path | IO[bytes]) -> None:
+        """Write the journal of the world, and every look through the x-ray, to a file or a path.
+
+        Raises ValueError for what a file cannot hold, in one sentence.
+        """
+        from sevlab import replay
+
+        replay.save(self, file)
+
+    @staticmethod
+    def load(file: str | Path | IO[bytes], programs: Sequence[Any] = (), *, design: designs.Design | None = None) -> Host:
+        """The machine that a journal makes. Nothing in the file is executed: guest programs come from `programs`.
+
+        A program of the course need not be given. `design` is the kernel, where it was one of your own.
+        Raises ValueError (JournalError) for a file that is damaged, foreign or newer, and for a program that is missing.
+        """
+        from sevlab import replay
+
+        return replay.load(file, programs, design)
+
+    def noted(self, n: int, host: int, what: str) -> None:
+        """A look through the x-ray of a past machine: kept here too."""
+
+        def note() -> None:
+            self.trace.emit(XrayTaken, f"at {n}: {what}")
+            self.journal.looks.append(Look(self.n, host, f"at {n}: {what}"))
+
+        self.gate.look(note)
+
     def close(self) -> None:
-        """Kill every process and give the memory back."""
-        for process in list(self.processes.values()):
-            process.kill()
+        """Kill every process and give the memory back. A past machine has nobody to kill."""
+        if self.present is None:
+            for process in list(self.processes.values()):
+                process.kill()
 
     def __enter__(self) -> Host:
         return self
@@ -176,7 +317,28 @@ class Host:
         self.close()
 
     def __repr__(self) -> str:
-        return f"<Host: {self.chip.name}, {self.design.name}, seed {self.seed}>"
+        past = f", after entry {self.n}, read only" if self.present is not None else ""
+        seed = self.seed.hex() if isinstance(self.seed, bytes) else self.seed
+        return f"<Host: {self.chip.name}, {self.design.name}, seed {seed}{past}>"
+
+
+# The actions of a host, by their names in the journal.
+ACTS = {
+    "host": "_make",
+    "process": "_process",
+    "register": "_register",
+    "mailbox": "_mailbox",
+    "dram.write": "_dram_write",
+    "npt.remap": "_npt_remap",
+    "npt.drop": "_npt_drop",
+    "compact": "_compact",
+}
+
+
+def _rebuild(host: Host) -> None:
+    from sevlab import replay
+
+    replay.rebuild(host)
 
 
 def _course_programs() -> Any:
@@ -184,33 +346,3 @@ def _course_programs() -> Any:
     from sevlab import guest
 
     return guest.catalogue()
-
-
-class Xray:
-    """What real hardware shows to nobody: each look leaves a row in the trace."""
-
-    def __init__(self, host: Host) -> None:
-        self._host = host
-
-    def _look(self, what: str) -> None:
-        self._host.trace.emit(XrayTaken, what)
-
-    def guest(self, handle: int) -> Any:
-        """The firmware's whole context of guest `handle`: keys, running digest, policy."""
-        self._look(f"guest {handle}")
-        return self._host.psp.guests[handle]
-
-    def digest(self, handle: int) -> bytes:
-        """The running launch digest of guest `handle` (32 bytes)."""
-        self._look(f"digest {handle}")
-        return self._host.psp.guests[handle].digest.copy().digest()
-
-    def read(self, asid: int, hpa: int, n: int) -> bytes:
-        """What the key of slot `asid` makes of the `n` bytes at `hpa`."""
-        self._look(f"read {asid} {hpa:#x} {n}")
-        return self._host.soc.engine.read(asid, hpa, n)
-
-    def tweak(self, hpa: int) -> bytes:
-        """The engine's tweak at `hpa` (16 bytes)."""
-        self._look(f"tweak {hpa:#x}")
-        return self._host.soc.engine.tweak(hpa)

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import logging
 import struct
-import sys
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
@@ -36,6 +35,7 @@ blob = Annotated[bytes, "blob"]  # bytes that moved, stored beside the rows
 # Every row begins with these: order in the world, virtual nanoseconds, the
 # journal entry that caused it, and which host of the world it happened on.
 HEADER = struct.Struct("<IQIB")
+ENTRY = struct.Struct("<12xI")  # a row's journal entry, in its header
 HEADER_COLUMNS = (("seq", "<u4"), ("t", "<u8"), ("n", "<u4"), ("host", "u1"))
 TEXTS = 4096  # different texts and blobs that a ring keeps before it looks which of them its rows still name
 BLOB_LIMIT = 4096  # bytes kept of one blob; its row has the true length beside it where that matters
@@ -51,7 +51,10 @@ class Event:
     LANE: ClassVar[str]
     COLUMNS: ClassVar[dict[str, str]]
     PACK: ClassVar[struct.Struct]
-    TEXTS: ClassVar[tuple[int, ...]]
+    PACK_ROW: ClassVar[Callable[..., bytes]]  # PACK.pack, bound: rows are made often
+    TEXTS: ClassVar[tuple[int, ...]]  # the places of names and blobs
+    NAMES: ClassVar[tuple[int, ...]]
+    BLOBS: ClassVar[tuple[int, ...]]
 
     def __init_subclass__(cls, lane: str) -> None:
         notes = {key: _resolve(note, cls.__module__) for key, note in _annotations(dict(vars(cls))).items()}
@@ -65,7 +68,10 @@ class Event:
             cls.COLUMNS[key] = KINDS[mark] if base is int else mark
             codes += mark if base is int else "I"
         cls.PACK = struct.Struct(HEADER.format + codes)
-        cls.TEXTS = tuple(i for i, kind in enumerate(cls.COLUMNS.values()) if kind in ("name", "blob"))
+        cls.PACK_ROW = cls.PACK.pack
+        cls.NAMES = tuple(i for i, kind in enumerate(cls.COLUMNS.values()) if kind == "name")
+        cls.BLOBS = tuple(i for i, kind in enumerate(cls.COLUMNS.values()) if kind == "blob")
+        cls.TEXTS = cls.NAMES + cls.BLOBS
         Event.KINDS[cls.__name__] = cls
 
 
@@ -84,8 +90,8 @@ class Trace:
         self.now = 0  # virtual nanoseconds; the clock writes it
         self.entry = 0  # the journal entry under way; the gate writes it
         self.host = 0  # the host that acts; the gate writes it
+        self.world: Any = None  # what its hosts share beside it: the gate's (sevlab.gate.World)
         self._buffers: dict[type[Event], bytearray] = {}
-        self._kinds: dict[type[Event], tuple[bytearray, Callable[..., bytes], tuple[int, ...], int]] = {}  # for `emit`, which is hot
         self._texts: list[str | bytes] = []
         self._spare: list[int] = []  # numbers of texts that no kept row names any more
         self._texts_wanted = TEXTS  # so many are kept before somebody looks which are still named
@@ -97,26 +103,17 @@ class Trace:
         """Add a row of `event`; the values stand in the order of its columns."""
         if not self.on:
             return
-        kind = self._kinds.get(event)
-        if kind is None:
-            kind = self._begin(event)
-        buffer, pack, texts, limit = kind
-        if texts:
-            values = self._number(texts, values)
-        buffer += pack(self.seq, self.now, self.entry, self.host, *values)
+        buffer = self._buffers.get(event)
+        if buffer is None:
+            buffer = self._buffers[event] = bytearray()
+        if event.TEXTS:
+            values = self._numbered(event, values)
+        buffer += event.PACK_ROW(self.seq, self.now, self.entry, self.host, *values)
         self.seq += 1
-        if len(buffer) > limit:
-            del buffer[: limit // 2]
+        if self.ring and len(buffer) > 2 * self.ring * event.PACK.size:
+            del buffer[: self.ring * event.PACK.size]
             if len(self._numbers) > self._texts_wanted:
                 self._forget_texts()
-
-    def _begin(self, event: type[Event]) -> tuple[bytearray, Callable[..., bytes], tuple[int, ...], int]:
-        """The first row of a kind: its buffer, how a row is packed, which columns are texts, and when a ring is trimmed."""
-        size = event.PACK.size
-        buffer = self._buffers[event] = bytearray()
-        limit = 2 * self.ring * size if self.ring else sys.maxsize
-        kind = self._kinds[event] = buffer, event.PACK.pack, event.TEXTS, limit
-        return kind
 
     def _forget_texts(self) -> None:
         """Drop the texts and blobs that no row of a ring names any more; their numbers are given out again."""
@@ -131,23 +128,41 @@ class Trace:
                 self._spare.append(number)
         self._texts_wanted = max(TEXTS, 2 * len(self._numbers))
 
-    def _number(self, places: tuple[int, ...], values: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _numbered(self, event: type[Event], values: tuple[Any, ...]) -> list[Any]:
         """The values with their texts and blobs replaced by numbers."""
-        row = list(values)
-        for place in places:
-            text = row[place]
-            text = text if isinstance(text, str) else bytes(text[:BLOB_LIMIT])
-            number = self._numbers.get(text)
-            if number is None:
-                if self._spare:
-                    number = self._spare.pop()
-                    self._texts[number] = text
-                else:
-                    number = len(self._texts)
-                    self._texts.append(text)
-                self._numbers[text] = number
-            row[place] = number
-        return tuple(row)
+        row, numbers = list(values), self._numbers
+        for place in event.NAMES:
+            try:
+                row[place] = numbers[row[place]]
+            except KeyError:
+                row[place] = self._number(row[place])
+        for place in event.BLOBS:
+            row[place] = self._number(bytes(row[place][:BLOB_LIMIT]))
+        return row
+
+    def _number(self, text: str | bytes) -> int:
+        """The number of a text or blob, which it has from now on."""
+        number = self._numbers.get(text)
+        if number is None:
+            if self._spare:
+                number = self._spare.pop()
+                self._texts[number] = text
+            else:
+                number = len(self._texts)
+                self._texts.append(text)
+            self._numbers[text] = number
+        return number
+
+    def forget(self, n: int) -> None:
+        """Drop the rows of entry `n` and of later ones, which have been undone; their numbers are given out again."""
+        for event, buffer in self._buffers.items():
+            size, end = event.PACK.size, len(buffer)
+            while end and ENTRY.unpack_from(buffer, end - size)[0] >= n:
+                end -= size
+            if end < len(buffer):
+                self.seq = min(self.seq, HEADER.unpack_from(buffer, end)[0])
+                del buffer[end:]
+        self._told = min(self._told, self.seq)
 
     def _decode(self, event: type[Event], values: tuple[Any, ...]) -> dict[str, Any]:
         seq, t, n, host, *rest = values
@@ -168,6 +183,13 @@ class Trace:
             for at in range(first * size, len(buffer), size):
                 found.append(self._decode(event, event.PACK.unpack_from(buffer, at)))
         return sorted(found, key=lambda row: row["seq"])
+
+    def row(self, event: type[Event], seq: int) -> dict[str, Any] | None:
+        """The row of `event` with this number; None where another kind has it, or a ring has forgotten it."""
+        buffer, at = self._buffers.get(event, b""), self._first(event, seq) * event.PACK.size
+        if at >= len(buffer) or HEADER.unpack_from(buffer, at)[0] != seq:
+            return None
+        return self._decode(event, event.PACK.unpack_from(buffer, at))
 
     def _first(self, event: type[Event], since: int) -> int:
         """The index of the first row of `event` whose seq is at least `since`."""
@@ -202,6 +224,11 @@ class Trace:
         return f"<Trace: {len(self)} rows of {len(self._buffers)} kinds>"
 
     # ------------------------------------------------------------- watchers
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody is to be told."""
+        return bool(self._watchers)
 
     def watch(self, callback: Callable[[list[dict[str, Any]]], None]) -> Callable[[], None]:
         """Have `callback(rows)` called with the new rows after each entry; returns what ends it.

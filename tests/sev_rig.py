@@ -8,8 +8,11 @@ from errno import errorcode
 from typing import Any, TypeVar
 
 from sevlab.abi.kvm import (
+    KVM_CAP_VM_COPY_ENC_CONTEXT_FROM,
+    KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM,
     KVM_CREATE_VCPU,
     KVM_CREATE_VM,
+    KVM_ENABLE_CAP,
     KVM_MEMORY_ENCRYPT_OP,
     KVM_MEMORY_ENCRYPT_REG_REGION,
     KVM_MEMORY_ENCRYPT_UNREG_REGION,
@@ -22,6 +25,7 @@ from sevlab.abi.kvm import (
     KVM_SEV_LAUNCH_START,
     KVM_SEV_LAUNCH_UPDATE_DATA,
     SEV_ISSUE_CMD,
+    kvm_enable_cap,
     kvm_enc_region,
     kvm_sev_cmd,
     kvm_sev_guest_status,
@@ -92,6 +96,7 @@ class Rig:
         self.psp = Psp(self.soc, api=api, nv=nv)
         self.kernel = Kernel(self.soc, self.psp, design, cgroups)
         self.frames_after_boot = self.kernel.frames.free
+        self.leaks: dict[str, dict[str, int]] = {}  # what a test expects to stay charged: path to {resource: number}
         self.qemu = self.kernel.process("qemu", cgroup=cgroup, memlock=memlock)
         self.kvm = self.qemu.open("/dev/kvm")
         self.sev = self.qemu.open("/dev/sev")
@@ -177,6 +182,31 @@ class Rig:
     def unregister(self, vm: int, hva: int, size: int) -> None:
         self.qemu.ioctl(vm, KVM_MEMORY_ENCRYPT_UNREG_REGION, kvm_enc_region(hva, size))
 
+    def copy(self, mirror: int, source: int, process: Process | None = None) -> None:
+        """COPY: the VM `mirror` becomes one of `source`."""
+        (process or self.qemu).ioctl(mirror, KVM_ENABLE_CAP, kvm_enable_cap(KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, args=(source, 0, 0, 0)))
+
+    def move(self, dst: int, src: int, process: Process | None = None) -> None:
+        """MOVE: the encryption context of `src` becomes `dst`'s."""
+        (process or self.qemu).ioctl(dst, KVM_ENABLE_CAP, kvm_enable_cap(KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, args=(src, 0, 0, 0)))
+
+    def aux(self, vcpus: int = 0) -> int:
+        """An ordinary VM with so many vCPUs."""
+        vm = self.vm()
+        for vcpu_id in range(vcpus):
+            self.vcpu(vm, vcpu_id)
+        return vm
+
+    def charges(self) -> dict[str, dict[str, int]]:
+        """What is charged where: a cgroup's path to its resources, zeros left out."""
+        found, groups = {}, [self.kernel.root_cgroup]
+        while groups:
+            group = groups.pop()
+            groups.extend(group.children.values())
+            if charged := {resource: number for resource, number in group.current.items() if number}:
+                found[group.path] = charged
+        return found
+
     def issue(self, cmd: int, data: Wire | int = 0, *, fd: int | None = None) -> sev_issue_cmd:
         """One SEV_ISSUE_CMD on /dev/sev; `data` is read back in place, refused or not."""
         request = sev_issue_cmd(cmd=cmd, error=UNTOUCHED)
@@ -204,6 +234,6 @@ class Rig:
         assert self.kernel.vms == {}
         assert self.kernel.asids.used() == {}
         assert self.psp.guests == {}
-        assert [level.current for level in self.kernel.root_cgroup.up()] == [{"sev": 0, "sev_es": 0}]
+        assert self.charges() == self.leaks
         assert self.soc.pages.pinned() == 0
         assert self.kernel.frames.free == self.frames_after_boot

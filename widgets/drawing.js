@@ -3,9 +3,8 @@
 const NUDGE = 8; // px that Shift and an arrow move a thing
 
 function drawing(ui) {
-  const board = h("div", { class: "sl-board" }), bar = h("div", { class: "sl-choices" });
+  const board = h("div", { class: "sl-board" }), { bar } = ui;
   ui.stage.append(board);
-  ui.stage.before(bar);
   let items = [], current = null, hover = null, say = "", before = new Map(), held = null, shown = 0;
   const keyOf = (item) => item?.dataset.key ?? null;
   const find = (key) => items.find((item) => item.dataset.key === key);
@@ -13,8 +12,8 @@ function drawing(ui) {
   // ------------------------------------------------------------- pictures
 
   async function full(message, buffers) {
-    let which = message.at.indexOf(ui.width);
-    if (which < 0) which = message.at.findIndex((at) => at <= ui.width);
+    let which = message.widths.indexOf(ui.width);
+    if (which < 0) which = message.widths.findIndex((at) => at <= ui.width);
     which = Math.max(0, which);
     const text = new TextDecoder().decode(await bytes(buffers[which], message.z[which]));
     say = message.say;
@@ -26,11 +25,11 @@ function drawing(ui) {
     picture.style.maxWidth = "100%";
     items = [...picture.querySelectorAll("[data-key]")];
     const seen = new Map(items.map((item) => [item.dataset.key, item.outerHTML]));
-    if (shown++ && before.width === message.at[which])
+    if (shown++ && before.width === message.widths[which])
       for (const item of items) if (before.get(item.dataset.key) !== seen.get(item.dataset.key)) item.classList.add("sl-flash");
     before = seen;
-    before.width = message.at[which];
-    ui.stage.style.maxHeight = `${ui.height + 60}px`;
+    before.width = message.widths[which];
+    ui.stage.style.maxHeight = `${Math.max(ui.height, +picture.getAttribute("height") <= 1.2 * ui.height ? 1.2 * ui.height : 0)}px`;
     Object.assign(ui.stage, { scrollTop, scrollLeft });
     legend(ui.chrome);
     if (message.selected !== undefined) current = message.selected;

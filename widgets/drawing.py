@@ -22,6 +22,7 @@ from sevlab_widgets.frame import Frame, Message
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.runs import squeeze
 
+HEIGHTS = {"S": 150, "M": 278, "L": 470}  # px that a stage should keep to; a higher picture scrolls
 STATIC = (760, "M")  # the picture where no front end says how wide it is
 
 
@@ -37,6 +38,7 @@ class Drawing(Frame):
     """A widget whose picture is an SVG made in Python. See the head of this file."""
 
     FILES: ClassVar[tuple[str, ...]] = ("drawing",)
+    MAKER: ClassVar[str] = "drawing"
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from thing to thing"), ("Home End", "first, last"))
 
     choices: tuple[Choice, ...] = ()
@@ -72,7 +74,7 @@ class Drawing(Frame):
         with self.lock:
             texts = [(at, size, str(self.picture(at, size))) for at, size in self.sizes()]
         parts = [squeeze(text.encode()) for _, _, text in texts]
-        return {"at": [at for at, _, _ in texts], "z": [z for _, z in parts], "say": self.says()}, [data for data, _ in parts]
+        return {"widths": [at for at, _, _ in texts], "z": [z for _, z in parts], "say": self.says()}, [data for data, _ in parts]
 
     def sizes(self) -> list[tuple[int, str]]:
         """The widths that pictures are wanted for; the newest views' three, at most."""

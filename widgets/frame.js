@@ -15,11 +15,11 @@
 //     });
 //
 // ui: stage (the element with the focus: put the picture there), foot (below it, for a
-// legend), width (px of the stage), height (px the stage may have), size ("S" "M" "L"),
+// legend), bar (in the title line, for switches), width (px of the stage), height (px the stage may have), size ("S" "M" "L"),
 // still (reduced motion), past (an earlier entry is drawn), say(sentence), send(kind,
 // fields), select(value), fail(sentence, details), paint(), colour("--sl-ink"), chrome.
 
-const SIZES = { S: [420, 170], M: [1000, 290], L: [Infinity, 480] }; // widest frame, highest stage (px)
+const SIZES = { S: [420, 150], M: [1000, 278], L: [Infinity, 470] }; // widest frame, highest stage (px)
 const STILL = matchMedia("(prefers-reduced-motion: reduce)");
 const GLYPHS = { // 16 by 16
   reset: "M3 3h2v10H3zM13 3v10L6 8z",
@@ -89,7 +89,7 @@ class View {
     Object.assign(this, { model, id, have: -1, time: {}, tasks: Promise.resolve(), chrome: {}, rows: null });
     this.build(el);
     this.ui = {
-      stage: this.stage, foot: this.foot, width: 0, height: 0, size: "M", past: false, chrome: {},
+      stage: this.stage, foot: this.foot, bar: this.bar, width: 0, height: 0, size: "M", past: false, chrome: {},
       get still() { return STILL.matches; },
       say: (text) => { if (this.status.textContent !== text) this.status.textContent = text; },
       send: (kind, fields = {}) => this.send(kind, fields),
@@ -110,6 +110,7 @@ class View {
     this.emptySign = h("p", { class: "sl-empty", hidden: true });
     this.sheet = h("div", { class: "sl-sheet", tabindex: "0", role: "region", "aria-label": "Table view", hidden: true });
     this.foot = h("div", { class: "sl-foot" });
+    this.bar = h("div", { class: "sl-choices" });
     this.status = h("p", { class: "sl-status", role: "status", "aria-live": "polite" });
     this.hint = button("Keys", () => this.toggleKeys(), "?");
     this.hint.classList.add("sl-hint");
@@ -117,7 +118,7 @@ class View {
     this.controls = h("div", { class: "sl-controls", role: "toolbar", "aria-label": "Time and export", hidden: true });
     this.keys = h("dl", { class: "sl-keys", hidden: true });
     this.root = h("div", { class: "sl", "data-lm-suppress-shortcuts": "true", "data-size": "M", role: "group", onkeydown: (e) => this.key(e) },
-      this.banner, h("div", { class: "sl-title" }, this.name, this.facts, this.pastSign),
+      this.banner, h("div", { class: "sl-title" }, this.name, this.facts, this.bar, this.pastSign),
       h("div", { class: "sl-body" }, this.stage, this.emptySign, this.sheet), this.foot,
       h("div", { class: "sl-line" }, this.status, this.hint), this.alert, this.controls, this.keys);
     el.append(this.root);
@@ -202,7 +203,7 @@ class View {
     this.banner.hidden = !chrome.imaginary;
     this.banner.textContent = `This machine never existed: ${chrome.imaginary}`;
     this.emptySign.hidden = !chrome.empty || !this.sheet.hidden;
-    this.emptySign.textContent = chrome.empty;
+    this.emptySign.replaceChildren(h("span", { text: chrome.empty }));
     const pairs = [...chrome.keys, ...(chrome.host ? TIMED : []), ...COMMON];
     this.keys.replaceChildren(...pairs.flatMap(([key, what]) => [h("dt", {}, h("kbd", { text: key })), h("dd", { text: what })]));
     this.controls.hidden = !chrome.host;
@@ -227,12 +228,12 @@ class View {
       this.slider, this.where, menu, this.tableButton, button("Keys", () => this.toggleKeys(), "?"));
   }
 
-  at() { return this.time.at ?? this.time.n ?? 0; }
+  at() { return this.time.entry ?? this.time.n ?? 0; }
 
-  clock({ n, at }) {
+  clock({ n, entry }) {
     if (n === undefined) return;
-    this.time = { n, at };
-    this.ui.past = at !== undefined;
+    this.time = { n, entry };
+    this.ui.past = entry !== undefined;
     if (!this.slider) return;
     this.slider.max = n;
     this.slider.value = this.at();
@@ -244,13 +245,13 @@ class View {
       this.past ??= h("span");
       this.pastSign.replaceChildren(this.past, button("Back to now", () => { this.stop(); this.seek(null); this.stage.focus(); }));
     }
-    if (this.past) this.past.textContent = `Entry ${at} of ${n}, read only`;
+    if (this.past) this.past.textContent = `Entry ${entry} of ${n}, read only`;
   }
 
   // The newest wish only: a scrubber asks faster than a kernel answers.
   seek(n) {
     this.wish = n === null ? null : Math.max(0, Math.min(n, this.time.n));
-    this.clock({ n: this.time.n, at: this.wish === null || this.wish >= this.time.n ? undefined : this.wish });
+    this.clock({ n: this.time.n, entry: this.wish === null || this.wish >= this.time.n ? undefined : this.wish });
     this.wishing ??= setTimeout(() => { this.wishing = undefined; this.send("seek", { n: this.wish }); }, 30);
   }
 

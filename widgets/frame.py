@@ -35,8 +35,8 @@ What a notebook sees: `entry` (the journal entry drawn, None is now) and
 A host is any object with `n`, the number of its last journal entry (or `gate.n`), and
 if it likes `trace` with `watch` and `rows`. Without one a widget has no controls.
 
-On the wire: {kind: "frame"} carries title, facts, keys, legend and time; {kind: "full"}
-and {kind: "delta"} carry the picture and a running `seq`. A view says "ready" whenever
+On the wire: {kind: "frame"} carries title, facts and keys; {kind: "full"} and
+{kind: "delta"} carry the picture. The names seq, to, selected, n and entry in a message are the frame's own. A view says "ready" whenever
 it is drawn, so that a reloaded tab fills itself again; it asks anew when a `seq` is missing,
 and a "ping" after the last frame finds out whether that one was lost.
 """
@@ -209,7 +209,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _time(self) -> dict[str, Any]:
         now = self.now
-        return {} if now is None else {"n": now} if self.entry is None else {"n": now, "at": self.entry}
+        return {} if now is None else {"n": now} if self.entry is None else {"n": now, "entry": self.entry}
 
     def _frame(self) -> int:
         """Send what is new: to be called by the queue."""
@@ -335,7 +335,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
 
     def _fed(self, rows: list[dict[str, Any]]) -> None:
         with self.lock:
-            self.fed(rows)
+            self.call("The trace", self.fed, rows)
         self.mark()
 
     # ------------------------------------------------- where no front end runs

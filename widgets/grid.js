@@ -1,7 +1,8 @@
 // Grid: where the cells of a PageMap lie, from the whole memory in one view to one page a cell.
 //
-// A level is {pages a cell, columns, px a cell}; columns are a power of two, so that rows
-// begin at round addresses. Level 0 shows all pages, the last one letters and numbers.
+// A level is {pages a cell, columns, width and height of a cell (px)}; columns are a power of
+// two, so that rows begin at round addresses. Level 0 shows all pages, the last one letters
+// and numbers. Small cells are taller than wide where that fills the picture.
 
 const LARGEST = 30; // px of a cell
 
@@ -16,7 +17,7 @@ class Grid {
 
   rowsOf({ pages, cols } = this.level) { return Math.ceil(Math.ceil(this.count / pages) / cols); }
 
-  get rows() { return Math.max(1, Math.floor(this.tall / this.level.cell)); }
+  get rows() { return Math.max(1, Math.floor(this.tall / this.level.high)); }
 
   // Make the levels for `count` pages in `room` by `height` px; cells are at least `least` px.
   lay(count, room, height, least, largest) {
@@ -33,7 +34,9 @@ class Grid {
       this.levels.push({ pages: 1, cols, cell: Math.min(largest, Math.floor(room / cols)) });
       if (this.levels.at(-1).cell === largest) break;
     }
-    const heights = this.levels.map((level) => this.rowsOf(level) * level.cell);
+    for (const level of this.levels)
+      level.high = level.cell < 12 ? Math.max(level.cell, Math.min(2 * level.cell, Math.floor(height / this.rowsOf(level)))) : level.cell;
+    const heights = this.levels.map((level) => this.rowsOf(level) * level.high);
     this.tall = Math.max(...heights.filter((one) => one <= height)); // level 0 fits
     this.wide = Math.max(...this.levels.map((level) => level.cols * level.cell));
     const same = before ? this.levels.findIndex((level) => level.pages === before.pages && level.cols <= before.cols) : 0;
@@ -75,7 +78,7 @@ class Grid {
 
   // The first page of the cell at (x, y) px, -1 where there is none.
   at(x, y) {
-    const { cols, cell, pages } = this.level, col = Math.floor(x / cell), row = Math.floor(y / cell);
+    const { cols, cell, high, pages } = this.level, col = Math.floor(x / cell), row = Math.floor(y / high);
     if (x < 0 || y < 0 || col >= cols || row >= this.rows) return -1;
     const page = ((this.top + row) * cols + col) * pages;
     return page < this.count ? page : -1;
@@ -83,7 +86,7 @@ class Grid {
 
   // The corner of a page's cell, px; null when it is not in view.
   place(page) {
-    const { cols, cell } = this.level, index = this.cellOf(page), row = Math.floor(index / cols) - this.top;
-    return row < 0 || row >= this.rows ? null : [(index % cols) * cell, row * cell];
+    const { cols, cell, high } = this.level, index = this.cellOf(page), row = Math.floor(index / cols) - this.top;
+    return row < 0 || row >= this.rows ? null : [(index % cols) * cell, row * high];
   }
 }

@@ -75,16 +75,16 @@ function pagemap(ui) {
   }
 
   function cells() {
-    const { cols, cell, pages: each } = grid.level, size = cell - (cell >= 7 ? 1 : 0), rows = grid.rows;
+    const { cols, cell, high, pages: each } = grid.level, gap = cell >= 7 ? 1 : 0, rows = grid.rows;
     for (let row = 0; row < rows; row++) {
       for (let col = 0; col < cols; col++) {
         const a = ((grid.top + row) * cols + col) * each, b = Math.min(a + each, pages.count);
         if (a >= pages.count) return;
         const [mask, pins] = each === 1 ? [1 << pages.rank[a], pages.pins[a]] : pages.look(a, b);
         const wanted = filter ? mask & filter : mask, faded = !wanted || (lit !== null && !pages.has(lit, a, b));
-        const rank = severest(wanted || mask), x = box.x + col * cell, y = box.y + row * cell;
-        fill(rank, faded, x, y, size, size);
-        if (!faded) details(kindOf(rank), pins, x, y, size);
+        const rank = severest(wanted || mask), x = box.x + col * cell, y = box.y + row * high;
+        fill(rank, faded, x, y, cell - gap, high - gap);
+        if (!faded) details(kindOf(rank), pins, x, y, cell - gap);
       }
     }
   }
@@ -116,23 +116,23 @@ function pagemap(ui) {
   }
 
   function addresses() {
-    const { cols, cell, pages: each } = grid.level, line = 14 * box.type;
+    const { cols, high, pages: each } = grid.level, line = 14 * box.type;
     ctx.font = box.mono;
     ctx.fillStyle = box.soft;
     ctx.textAlign = "right";
     ctx.textBaseline = "middle";
-    const every = Math.min(ROWS_A_LABEL, 2 ** Math.ceil(Math.log2((1.6 * line) / cell) + 0.5));
+    const every = Math.min(ROWS_A_LABEL, 2 ** Math.ceil(Math.log2((1.6 * line) / high) + 0.5));
     const rows = Math.min(grid.rows, grid.rowsOf() - grid.top);
     for (let row = 0, below = -line; row < rows; row++) {
-      const round = (grid.top + row) % every === 0, y = box.y + row * cell + cell / 2;
-      if (!round && !(row === 0 && (every - (grid.top % every)) * cell > 1.5 * line)) continue;
+      const round = (grid.top + row) % every === 0, y = box.y + row * high + high / 2;
+      if (!round && !(row === 0 && (every - (grid.top % every)) * high > 1.5 * line)) continue;
       const at = Math.min(box.tall - line / 2, Math.max(line / 2, y));
       if (at - below >= line) ctx.fillText(hex((map.first + (grid.top + row) * cols * each) * 4096), box.gutter - 8, (below = at));
     }
   }
 
   function regions() {
-    const { cols, cell, pages: each } = grid.level, rows = grid.rows, right = box.x + cols * cell, line = 14 * box.type;
+    const { cols, cell, high, pages: each } = grid.level, rows = grid.rows, right = box.x + cols * cell, line = 14 * box.type;
     ctx.strokeStyle = box.ink;
     ctx.fillStyle = box.soft;
     ctx.lineWidth = 1;
@@ -143,16 +143,16 @@ function pagemap(ui) {
     for (const [first, count, name] of map.regions) {
       const a = Math.floor(first / each), b = Math.ceil((first + count) / each);
       for (const border of [a, b]) { // a step in the row, or a line between two
-        const row = Math.floor(border / cols) - grid.top, col = border % cols, y = box.y + row * cell - 0.5, x = box.x + col * cell - 0.5;
+        const row = Math.floor(border / cols) - grid.top, col = border % cols, y = box.y + row * high - 0.5, x = box.x + col * cell - 0.5;
         if (row < 0 || row > rows || (row === rows && col)) continue;
         ctx.beginPath();
-        if (col) { ctx.moveTo(box.x, y + cell); ctx.lineTo(x, y + cell); ctx.lineTo(x, y); } else ctx.moveTo(box.x, y);
+        if (col) { ctx.moveTo(box.x, y + high); ctx.lineTo(x, y + high); ctx.lineTo(x, y); } else ctx.moveTo(box.x, y);
         ctx.lineTo(right, y);
         ctx.stroke();
       }
       const y0 = Math.floor(a / cols) - grid.top, y1 = Math.ceil(b / cols) - grid.top;
       if (y1 <= 0 || y0 >= rows) continue;
-      const from = box.y + Math.max(0, y0) * cell + 0.5, to = box.y + Math.min(rows, y1) * cell - 1.5;
+      const from = box.y + Math.max(0, y0) * high + 0.5, to = box.y + Math.min(rows, y1) * high - 1.5;
       ctx.beginPath();
       ctx.moveTo(right + 3, from); ctx.lineTo(right + 6.5, from); ctx.lineTo(right + 6.5, to); ctx.lineTo(right + 3, to);
       ctx.stroke();
@@ -184,12 +184,12 @@ function pagemap(ui) {
   }
 
   function ring(page, thick, colour) {
-    const corner = grid.place(page), { cell } = grid.level, size = Math.max(cell, 7) + 1, shift = (size - 1 - cell) / 2 + 1;
-    if (corner) outline(box.x + corner[0] - shift, box.y + corner[1] - shift, size, size, thick, colour);
+    const corner = grid.place(page), { cell, high } = grid.level, wide = Math.max(cell, 7) + 1, tall = Math.max(high, 7) + 1;
+    if (corner) outline(box.x + corner[0] - (wide + 1 - cell) / 2, box.y + corner[1] - (tall + 1 - high) / 2, wide, tall, thick, colour);
   }
 
   function flash() {
-    const now = performance.now(), { cols, cell, pages: each } = grid.level, from = grid.top * cols, to = from + grid.rows * cols;
+    const now = performance.now(), { cols, cell, high, pages: each } = grid.level, from = grid.top * cols, to = from + grid.rows * cols;
     if (!ui.still) flashes = flashes.filter(([, , when]) => now - when < FLASH);
     ctx.lineWidth = 2;
     ctx.strokeStyle = box.ink;
@@ -198,8 +198,8 @@ function pagemap(ui) {
       ctx.globalAlpha = 1 - age * age;
       const first = Math.max(from, Math.floor(a / each)), end = Math.min(to, Math.ceil(b / each));
       for (let row = Math.floor(first / cols); row * cols < end; row++) { // one outline a row
-        const left = Math.max(0, first - row * cols), right = Math.min(cols, end - row * cols), y = box.y + (row - grid.top) * cell;
-        ctx.strokeRect(box.x + left * cell - grow, y - grow, (right - left) * cell - 1 + 2 * grow, cell - 1 + 2 * grow);
+        const left = Math.max(0, first - row * cols), right = Math.min(cols, end - row * cols), y = box.y + (row - grid.top) * high;
+        ctx.strokeRect(box.x + left * cell - grow, y - grow, (right - left) * cell - 1 + 2 * grow, high - 1 + 2 * grow);
       }
     }
     ctx.globalAlpha = 1;

@@ -82,12 +82,12 @@ class Svg:
         """A text, cut with an ellipsis where it has only `room` px. Styles: "soft", "bold", "mono", "middle", "end"."""
         shown = text if room is None else fit(text, room, size)
         if shown:
-            self.add("text", f"text {style}", shown, x=x, y=y, font_size=size if size != 12 else None, **attributes)
+            self.add("text", f"text {style}", shown, x=x, y=y, font_size=size, **attributes)
 
     def letter(self, x: float, y: float, letter: str, colour: str, size: float = 16) -> None:
         """A party's letter in its colour: a square of `size` px with its upper left corner at (x, y)."""
         self.rect(x, y, size, size, "fill edge", fill=colour, rx=2)
-        self.add("text", "text bold middle", letter, x=x + size / 2, y=y + size * 0.74, font_size=size * 0.7, style=f"fill:{ink(colour)}")
+        self.add("text", "text bold middle", letter, x=x + size / 2, y=y + size * 0.74, font_size=size * 0.7, style_=f"fill:{ink(colour)}")
 
     def tag(self, x: float, y: float, text: str) -> None:
         """A known defect of what is modelled, as "as shipped, see J26": neither the reader's mistake nor ours."""
@@ -123,7 +123,7 @@ class Svg:
         w, h = _number(self.width + 24), _number(self.height + top + bottom + 20)
         head = f'<text class="sl-text sl-bold" x="12" y="22" font-size="13">{escape(title, quote=False)}</text>' if title else ""
         lines = "".join(
-            f'<text class="sl-text sl-soft" x="12" y="{_number(self.height + top + 24 + 18 * i)}">{escape(note, quote=False)}</text>'
+            f'<text class="sl-text sl-soft" font-size="12" x="12" y="{_number(self.height + top + 24 + 18 * i)}">{escape(note, quote=False)}</text>'
             for i, note in enumerate(notes)
         )
         body = f'<g transform="translate(12 {top + 8})">{"".join(self.parts)}</g>'

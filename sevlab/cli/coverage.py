@@ -9,6 +9,8 @@ says what is true, or the tests say that it is stale.
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -32,10 +34,10 @@ HEAD = """# Coverage: what is modelled, row by row
 This page is generated from the tables that the emulated machine itself runs by (`make coverage`), and a test fails when it is
 stale. The last column says what a row leaves out; a dash says that nothing is missing that its caller could see.
 
-What has no row here answers as a machine without it: an unknown command of the firmware is `INVALID_COMMAND`, an unknown
-ioctl `EINVAL` or `ENOTTY`, as the original has it. Where real hardware *would* have answered, the trace gets a row of the
-kind `NotModelled`, so that silence means: modelled. What one must not conclude from any of this is on
-[a page of its own](limitations.md)."""
+What has no row here answers as a machine without it. A command that real firmware has and this one has not is
+`INVALID_COMMAND`, and leaves a row of the kind `NotModelled` in the trace. KVM's other ioctls, for interrupts, timers, dirty
+logs and the like, are `EINVAL` or `ENOTTY`, as a number is that nobody has ever used. What one must not conclude from any of
+this is on [a page of its own](limitations.md)."""
 
 Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
@@ -55,14 +57,15 @@ def code(text: object) -> str:
     return f"`{text}`"
 
 
-def _names(module: Any, prefix: str) -> dict[int, str]:
-    """Number to name of a module's constants."""
-    return {value: key for key, value in vars(module).items() if key.startswith(prefix) and isinstance(value, int)}
+def _names(module: Any, prefix: str, *, but: str = "-") -> dict[int, str]:
+    """Number to name of a module's constants, but for those that begin with `but`."""
+    found = {key: value for key, value in vars(module).items() if key.startswith(prefix) and isinstance(value, int)}
+    return {value: key for key, value in found.items() if not key.startswith(but)}
 
 
-def _argument(kind: Any) -> str:
-    """A structure's name and size."""
-    return f"`{kind.__name__}`, {kind.SIZE} bytes" if kind else WHOLE
+def _argument(kind: Any) -> tuple[str, str]:
+    """A structure's name, and its size in bytes."""
+    return (code(kind.__name__), str(kind.SIZE)) if kind else (WHOLE, "")
 
 
 # ------------------------------------------------------------- sections
@@ -73,10 +76,10 @@ def firmware() -> Iterator[str]:
     yield "## The firmware's commands"
     yield "The mailbox of the PSP, SEV API 0.24. *Since*: the API version that first had the command; a dash: every version."
     rows = [
-        (code(f"{cmd:#04x}"), code(cmd_name(cmd)), _argument(row.buffer), _since(cmd), row.leaves_out or WHOLE)
+        (code(f"{cmd:#04x}"), code(cmd_name(cmd)), *_argument(row.buffer), _since(cmd), row.leaves_out or WHOLE)
         for cmd, row in sorted(commands.COMMANDS.items())
     ]
-    yield table(("id", "command", "command buffer", "since", "leaves out"), rows)
+    yield table(("id", "command", "command buffer", "bytes", "since", "leaves out"), rows)
     yield "### Not modelled"
     yield "These answer `INVALID_COMMAND`, with a `NotModelled` row in the trace."
     missing = sorted(commands.NOT_MODELLED.items())
@@ -92,34 +95,33 @@ def _since(cmd: int) -> str:
 def _ioctls(rows: Mapping[int, Any], names: Mapping[int, str], width: int = 10) -> str:
     """A table of ioctls or sub-commands."""
     cells = [
-        (code(f"{nr:#0{width}x}"), code(names.get(nr, "?")), _argument(row.arg), row.leaves_out or WHOLE)
+        (code(f"{nr:#0{width}x}"), code(names.get(nr, "?")), *_argument(row.arg), row.leaves_out or WHOLE)
         for nr, row in rows.items()
     ]
-    return table(("number", "name", "argument", "leaves out"), cells)
+    return table(("number", "name", "argument", "bytes", "leaves out"), cells)
 
 
 def kernel() -> Iterator[str]:
     """The ioctls of the four kinds of descriptor."""
-    names = {number: f"KVM_{name.removeprefix('KVM_')}" for number, name in kvm.IOCTL_NAMES.items()}
     yield "## `/dev/kvm`"
-    yield _ioctls(system.IOCTLS, names)
+    yield _ioctls(system.IOCTLS, kvm.IOCTL_NAMES)
     yield from capabilities()
     yield "## A VM's descriptor"
-    yield _ioctls(vm.IOCTLS, names)
+    yield _ioctls(vm.IOCTLS, kvm.IOCTL_NAMES)
     yield from sub_commands()
     yield "## A vCPU's descriptor"
-    yield _ioctls(vcpu.IOCTLS, names)
+    yield _ioctls(vcpu.IOCTLS, kvm.IOCTL_NAMES)
     yield "## `/dev/sev`"
     yield f"One ioctl, `SEV_ISSUE_CMD` (`{sev_dev.SEV_ISSUE_CMD:#010x}`), and its commands:"
-    yield _ioctls(sev_device.COMMANDS, _names(sev_dev, "SEV_"), 1)
+    yield _ioctls(sev_device.COMMANDS, _names(sev_dev, "SEV_", but="SEV_STATUS_"), 1)
 
 
 def sub_commands() -> Iterator[str]:
     """KVM_MEMORY_ENCRYPT_OP, and which kernels have which sub-command."""
     yield "### `KVM_MEMORY_ENCRYPT_OP`"
     yield (
-        "The sub-commands, by the kernels that have them. An id without a row is `EINVAL`; ids 10, 14 and 19 have no handler in any "
-        "kernel, the migration commands 8 to 15 and 21 none here."
+        "The sub-commands, by the kernels that have them. An id without a row is `EINVAL`: 10, 14 and 19 have no handler in any "
+        "kernel, those of a migration between platforms (8 to 15, 21) have none here."
     )
     have = {design.name: sev_commands.commands(design) for design in designs.DESIGNS.values()}
     rows: dict[int, Any] = {}
@@ -129,8 +131,8 @@ def sub_commands() -> Iterator[str]:
     for nr, row in sorted(rows.items()):
         those = [name for name, found in have.items() if nr in found]
         kernels = "all" if len(those) == len(have) else ", ".join(those)
-        cells.append((nr, code(f"KVM_SEV_{kvm.SEV_CMD_NAMES[nr]}"), _argument(row.arg), kernels, row.leaves_out or WHOLE))
-    yield table(("id", "sub-command", "argument", "kernels", "leaves out"), cells)
+        cells.append((nr, code(f"KVM_SEV_{kvm.SEV_CMD_NAMES[nr]}"), *_argument(row.arg), kernels, row.leaves_out or WHOLE))
+    yield table(("id", "sub-command", "argument", "bytes", "kernels", "leaves out"), cells)
 
 
 def capabilities() -> Iterator[str]:
@@ -153,7 +155,9 @@ def processor() -> Iterator[str]:
     names = {
         value: key.removeprefix("EXIT_") for key, value in vars(vmcb).items() if key.startswith("EXIT_") and isinstance(value, int)
     }
-    cells = [(code(f"{nr:#x}"), code(names.get(nr, "?")), row.leaves_out or WHOLE) for nr, row in exits.EXITS.items()]
+    cells = [
+        (code(f"{nr:#x}" if nr >= 0 else nr), code(names.get(nr, "?")), row.leaves_out or WHOLE) for nr, row in exits.EXITS.items()
+    ]
     yield table(("number", "exit", "leaves out"), cells)
 
 
@@ -161,8 +165,8 @@ def silicon() -> Iterator[str]:
     """The chips, fact by fact."""
     yield "## Chips"
     yield (
-        "*Measured* facts come from published measurements on hardware. *Not verified* ones are stated from memory of AMD's documents, "
-        "or are a choice of this emulation."
+        "*Measured* facts come from published measurements on hardware. Those *not verified* are stated from memory of AMD's "
+        "documents, or are a choice of this emulation."
     )
     rows = list(chips.CHIPS.values())
     facts: list[tuple[str, list[Any]]] = [
@@ -175,31 +179,41 @@ def silicon() -> Iterator[str]:
         ("coherent caches (SME_COHERENT)", ["yes" if chip.sme_coherent else "no" for chip in rows]),
         ("CPUID 1.EAX", [code(f"{chip.signature:#x}") for chip in rows]),
         ("family, model, stepping", [f"{chip.family}, {chip.model}, {chip.stepping}" for chip in rows]),
-        ("measured", [", ".join(chip.measured) or WHOLE for chip in rows]),
-        ("not verified", ["; ".join(chip.from_memory) or WHOLE for chip in rows]),
     ]
     yield table(("", *(code(chip.name) for chip in rows)), [(name, *values) for name, values in facts])
+    yield "\n".join(_known(chip) for chip in rows)
+
+
+def _known(chip: chips.Chip) -> str:
+    """How the facts of one chip are known, as a line of a list."""
+    facts = {"c_bit": "position of the C-bit", "max_asid": "key slots", "mode": "encryption", "reduction": "address bits lost"}
+    measured, stated = ("; ".join(facts.get(fact, fact) for fact in which) for which in (chip.measured, chip.from_memory))
+    return f"* {code(chip.name)}. " + (f"*Measured*: {measured}. " if measured else "") + f"*Not verified*: {stated}."
 
 
 def kernels() -> Iterator[str]:
     """The designs: which answer each has at each seam."""
     yield "## Kernel designs"
     yield (
-        "A seam is a place where the kernel's history forks. A design takes one answer at each; an answer of your own is as legal as "
-        "these. `Absent()` says that the capability does not exist in that kernel, or not yet in this emulator."
+        "A seam is a place where the kernel's history forks. A design takes one answer at each; an answer of your own is as legal "
+        "as these. `Absent()`: this kernel has no such capability."
     )
+    missing = [seam for seam in ("mirror", "move") if all(getattr(one, seam) is designs.ABSENT for one in designs.DESIGNS.values())]
+    if missing:
+        yield f"Not modelled yet, and so absent everywhere, unlike in the kernels named: {' and '.join(map(code, missing))}."
     seams = [field.name for field in dataclasses.fields(designs.Design) if field.name != "name"]
     rows = [(code(design.name), *(code(repr(getattr(design, seam))) for seam in seams)) for design in designs.DESIGNS.values()]
     yield table(("design", *(code(seam) for seam in seams)), rows)
     yield "### What else a release changes"
     releases = list(dict.fromkeys(design.release for design in designs.DESIGNS.values()))
     fields = [field.name for field in dataclasses.fields(designs.Release) if field.name != "version"]
-    cells = [(code(field), *(_yes(getattr(release, field)) for release in releases)) for field in fields]
-    yield table(("", *(code(release.version) for release in releases)), cells)
+    words = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(designs.Release), re.M))
+    cells = [(code(field), words.get(field, ""), *(_yes(getattr(release, field)) for release in releases)) for field in fields]
+    yield table(("", "what", *(code(release.version) for release in releases)), cells)
 
 
 def _yes(value: object) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def summary() -> Iterator[str]:

@@ -11,18 +11,19 @@ from typing import Any
 
 from sevlab.abi.boot import PAGE
 from sevlab.guest.firmware import firmware, firmware_image, halt
-from sevlab.guest.programs import counter, echo_io, hello
+from sevlab.guest.programs import counter, diary, echo_io, hello, scribe
 from sevlab.guest.secret import ovmf, read_secret
 from sevlab.hw.isa import Program, program
 
 __all__ = [
-    "Program", "catalogue", "counter", "echo_io", "firmware", "firmware_image", "halt", "hello", "ovmf", "program", "read_secret",
+    "Program", "catalogue", "counter", "diary", "echo_io", "firmware", "firmware_image", "halt", "hello", "ovmf", "program",
+    "read_secret", "scribe",
 ]  # fmt: skip
 
 
 def catalogue() -> Iterator[tuple[bytes, Program, tuple[Any, ...]]]:
     """The course's own programs, as (page, program, arguments): what every host knows without being told."""
     yield firmware_image()[-PAGE:], firmware, ()
-    for one in (hello, counter, echo_io, read_secret):
+    for one in (hello, counter, echo_io, read_secret, diary, scribe):
         yield one.image(), one, ()
         yield firmware_image(one)[-PAGE:], one, ()

@@ -6,7 +6,8 @@ stated from memory, and which were measured by whom.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 # Address bits 4 to 31 of the Naples engine: a four-byte pattern, repeated four times. Measured on
 # an EPYC 7251 by Wilke, Wichelmann, Morbitzer and Eisenbarth, "SEVurity", 2020.
@@ -31,7 +32,7 @@ class Chip:
 
     name: str
     product: str
-    mode: str  # XE: C = E(P ^ T).  XEX: C = E(P ^ T) ^ T.
+    mode: str  # XE: C = E(P ^ T).  XEX: C = E(P ^ T) ^ T.  ECB, which no chip has: C = E(P).
     c_bit: int
     max_asid: int
     min_asid: int
@@ -43,6 +44,7 @@ class Chip:
     tweak_bytes: int = 16  # how much of a constant is its own: 4 means a pattern repeated four times
     measured: tuple[str, ...] = ()
     from_memory: tuple[str, ...] = ()
+    banner: str = ""  # of a chip that never existed: what every picture of it must say
 
     @property
     def family(self) -> int:
@@ -105,6 +107,22 @@ MILAN = Chip(
     signature=0xA00F11,
     from_memory=("mode", "reduction", "max_asid", "features", NOT_PUBLIC, BIOS_CHOICE),
 )
+
+MODES = ("ECB", "XE", "XEX")
+
+
+def imaginary(mode: str = "ECB", *, like: Chip = ROME, **changes: Any) -> Chip:
+    """A chip that never existed, and says so: `like` another one but for the mode of its engine, and for `changes`.
+
+    ECB is the engine without a tweak, for pictures of what a tweak is good for. Raises ValueError for a mode that
+    is none, TypeError for a change to what a chip has not.
+    """
+    if mode not in MODES:
+        raise ValueError(f"an engine's mode is {', '.join(MODES[:-1])} or {MODES[-1]}, not {mode!r}")
+    what = "an engine without a tweak (ECB)" if mode == "ECB" else f"the {mode} engine of a chip like {like.name}"
+    row = replace(like, name=f"imaginary-{mode.lower()}", product=f"none: {what}", mode=mode, measured=(), **changes)
+    return replace(row, banner=f"This machine never existed: {what}.")
+
 
 CHIPS = {chip.name: chip for chip in (NAPLES, ROME, MILAN)}
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from sevlab.hw.access import fetch, fetch_again, load, store
+from sevlab.hw.access import fetch, fetch_again, load, load_cr3, store
 from sevlab.hw.clock import COSTS
 from sevlab.hw.engine import NoKey
 from sevlab.hw.isa import UD, VC, Fault, Instruction
 from sevlab.hw.measure import encode
-from sevlab.hw.npt import PAGE, NestedFault
+from sevlab.hw.npt import NestedFault
+from sevlab.hw.registers import pass_through
+from sevlab.hw.savearea import enter
 from sevlab.hw.thread import Thread, TripleFault
 from sevlab.hw.vmcb import (
     EXIT_CPUID,
@@ -33,15 +35,20 @@ from sevlab.hw.vmcb import (
     EXIT_SHUTDOWN,
     EXIT_VMGEXIT,
     EXIT_VMMCALL,
+    EXIT_WBINVD,
     IOIO_IN,
+    IOIO_REP,
+    IOIO_STR,
     NPF_FETCH,
     NPF_GUEST_PAGE,
+    NPF_GUEST_TABLE,
     NPF_WRITE,
     Vmcb,
 )
 from sevlab.trace import Event, name, u16
 
 if TYPE_CHECKING:
+    from sevlab.hw.savearea import SaveArea
     from sevlab.hw.soc import Soc
 
 __all__ = ["Thread", "Vmcb", "exits", "vmrun"]
@@ -73,11 +80,11 @@ def _enter(soc: Soc, vmcb: Vmcb) -> bool:
     if vmcb.sev and not vmcb.asid:
         vmcb.why = "ASID 0 is the host's"
         return False
-    if vmcb.es and not _load_vmsa(soc, vmcb):
+    if vmcb.es and not enter(soc, vmcb):
         return False
     thread = vmcb.thread
     if thread is None:
-        start = vmcb.vmsa[1] if vmcb.vmsa else vmcb.save.cs.base + vmcb.regs.rip
+        start = vmcb.vmsa.start if vmcb.vmsa else vmcb.save.cs.base + vmcb.regs.rip
         thread = Thread(*fetch(soc, vmcb, start))
         vmcb.skip, vmcb.event = False, None
     else:
@@ -85,27 +92,6 @@ def _enter(soc: Soc, vmcb: Vmcb) -> bool:
     if thread.send is None:
         thread.rebuild()
     vmcb.thread = thread
-    return True
-
-
-def _load_vmsa(soc: Soc, vmcb: Vmcb) -> bool:
-    """Take the state from the sealed save area; False when it is none, or no longer what the processor wrote."""
-    raw = soc.dram.read(vmcb.vmsa_hpa, PAGE)
-    if vmcb.vmsa is not None and vmcb.vmsa[0] == raw:
-        return True
-    if vmcb.thread is not None:
-        vmcb.why = f"the save area at hpa {vmcb.vmsa_hpa:#x} was changed since this processor left it"
-        return False
-    try:
-        save = type(vmcb.save).unpack(soc.engine.read(vmcb.asid, vmcb.vmsa_hpa, PAGE))
-    except NoKey as error:
-        vmcb.why = str(error)
-        return False
-    # VMRUN's consistency checks (APM volume 2, 15.5.1), as far as they tell a save area from noise.
-    if not save.efer & 1 << 12 or save.efer >> 16 or any(value >> 32 for value in (save.cr0, save.cr4, save.dr6, save.dr7)):
-        vmcb.why = f"the save area at hpa {vmcb.vmsa_hpa:#x} holds no valid state under the key of slot {vmcb.asid}"
-        return False
-    vmcb.vmsa = (raw, save.cs.base + save.rip)
     return True
 
 
@@ -130,7 +116,9 @@ def _checkpoint(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> None:
 LOCAL: dict[str, Callable[[Any, Vmcb, Instruction], Any]] = {
     "load": load,
     "store": store,
+    "load_cr3": load_cr3,
     "pause": lambda soc, vmcb, instruction: None,
+    "rdtsc": lambda soc, vmcb, instruction: soc.clock.now,
     "ud2": lambda soc, vmcb, instruction: Fault(UD),
     "jump": _jump,
     "checkpoint": _checkpoint,
@@ -163,6 +151,13 @@ def _in(vmcb: Vmcb, instruction: Instruction) -> int:
     return vmcb.exit(EXIT_IOIO, instruction[1] << 16 | instruction[2] << 4 | IOIO_IN)
 
 
+def _string(vmcb: Vmcb, instruction: Instruction) -> int:
+    op, port, what, size = instruction
+    reading = op == "ins"
+    info = port << 16 | size << 4 | IOIO_STR | IOIO_REP | (IOIO_IN if reading else 0)
+    return vmcb.exit(EXIT_IOIO, info, what if reading else len(what) // size)
+
+
 def _vmmcall(vmcb: Vmcb, instruction: Instruction) -> int:
     for register, value in zip(("rax", "rbx", "rcx", "rdx", "rsi"), instruction[1:], strict=False):
         setattr(vmcb.regs, register, value)
@@ -175,6 +170,9 @@ LEAVE: dict[str, Callable[[Vmcb, Instruction], int]] = {
     "wrmsr": _msr,
     "out": _out,
     "in": _in,
+    "outs": _string,
+    "ins": _string,
+    "wbinvd": lambda vmcb, instruction: vmcb.exit(EXIT_WBINVD),
     "hlt": lambda vmcb, instruction: vmcb.exit(EXIT_HLT),
     "vmmcall": _vmmcall,
     "vmgexit": lambda vmcb, instruction: vmcb.exit(EXIT_VMGEXIT if vmcb.es else EXIT_VMMCALL),
@@ -187,6 +185,9 @@ NON_AUTOMATIC = {
     "wrmsr": EXIT_MSR,
     "out": EXIT_IOIO,
     "in": EXIT_IOIO,
+    "outs": EXIT_IOIO,
+    "ins": EXIT_IOIO,
+    "wbinvd": EXIT_WBINVD,
     "vmmcall": EXIT_VMMCALL,
 }
 
@@ -197,7 +198,8 @@ RESULT: dict[str, Callable[[Vmcb, Instruction], Any]] = {
     "in": lambda vmcb, instruction: vmcb.regs.rax.to_bytes(8, "little")[: instruction[2]],
     "vmmcall": lambda vmcb, instruction: vmcb.regs.rax,
     "load": lambda vmcb, instruction: vmcb.data,
-    **dict.fromkeys(("wrmsr", "out", "hlt", "vmgexit", "store"), lambda vmcb, instruction: None),
+    "ins": lambda vmcb, instruction: vmcb.data,
+    **dict.fromkeys(("wrmsr", "out", "outs", "wbinvd", "hlt", "vmgexit", "store"), lambda vmcb, instruction: None),
 }
 
 
@@ -224,11 +226,14 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
             yield vmcb.exit(EXIT_INVALID)
             return
         thread: Thread = vmcb.thread  # type: ignore[assignment]
-        es, regs, note = vmcb.es, vmcb.regs, thread.log.append
-        instruction = _resume(vmcb, thread)
+        if vmcb.es:
+            yield from _sealed(soc, vmcb, thread, budget)
+            budget = 0
+        regs, note = vmcb.regs, thread.log.append
+        instruction = _resume(vmcb, thread) if budget else FETCH
         value: Any
         for _ in range(budget):
-            if instruction[0] == "cpuid" and not es:  # what the rest of this loop would do, in place: the hot path
+            if instruction[0] == "cpuid":  # what the rest of this loop would do, in place: the hot path
                 _, regs.rax, regs.rcx = instruction
                 vmcb.exit_code, vmcb.exit_info_1, vmcb.exit_info_2 = EXIT_CPUID, 0, 0
                 yield EXIT_CPUID
@@ -264,7 +269,59 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
         if vmcb.thread is not None:
             vmcb.thread.send = None  # to be rebuilt from the log
         raise
+    if vmcb.es and vmcb.vmsa is not None:
+        vmcb.vmsa.leave(vmcb)
     yield code
+
+
+def _sealed(soc: Soc, vmcb: Vmcb, thread: Thread, budget: int) -> Iterator[int]:
+    """The same for an SEV-ES guest: its registers are the save area's, and only automatic exits leave; RIP is past them."""
+    trace, area = soc.trace, vmcb.vmsa
+    assert area is not None
+    instruction = _resume_sealed(vmcb, area, thread)
+    for _ in range(budget):
+        value = _inside(soc, vmcb, instruction)
+        if value is OUTSIDE:
+            vmcb.skip = True
+            LEAVE[instruction[0]](vmcb, instruction)
+            area.leave(vmcb)
+            yield vmcb.exit_code
+            trace.now += WORLD_SWITCH
+            instruction = _resume_sealed(vmcb, area, thread)
+            continue
+        trace.now += 1
+        if instruction[0] in AWAY:
+            thread = vmcb.thread  # type: ignore[assignment]
+            thread.rebuild()
+            instruction = thread.pending
+            area.saved.clear()
+        else:
+            instruction = _step(area, thread, value)
+
+
+def _resume_sealed(vmcb: Vmcb, area: SaveArea, thread: Thread) -> Instruction:
+    if vmcb.skip:
+        instruction = _step(area, thread, None)
+        vmcb.skip = False
+        return instruction
+    if vmcb.event is not None:
+        instruction = _step(area, thread, vmcb.event)
+        vmcb.event = None
+        return instruction
+    return thread.pending
+
+
+def _step(area: SaveArea, thread: Thread, value: Any) -> Instruction:
+    """Thread.step with registers: a #VC handler finds those of the instruction that it answers for, and puts back all others."""
+    depth = len(thread.frames)
+    pass_through(area.registers, thread.pending, value)
+    instruction = thread.step(value)
+    if len(thread.frames) > depth:
+        area.saved.append(tuple(area.registers))
+    elif len(thread.frames) < depth and area.saved:
+        area.registers[:] = area.saved.pop()
+        pass_through(area.registers, thread.interrupted, thread.returned)
+    return instruction
 
 
 def _resume(vmcb: Vmcb, thread: Thread) -> Instruction:
@@ -294,10 +351,12 @@ def _inside(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> Any:
     if inside is not None:
         try:
             return inside(soc, vmcb, instruction)
-        except NestedFault:
-            if not vmcb.es or op == "jump":
+        except NestedFault as fault:
+            if not vmcb.es or op == "jump" or fault.table:
                 raise
             return Fault(VC, EXIT_NPF)
+        except Fault as fault:
+            return fault
     if op in ("rdmsr", "wrmsr"):
         msr, write = instruction[1], op == "wrmsr"
         if msr == MSR_SEV_STATUS and not write:
@@ -329,4 +388,4 @@ def _shut_down(soc: Soc, vmcb: Vmcb, fault: Exception) -> int:
 def _nested(vmcb: Vmcb, instruction: Instruction, fault: NestedFault) -> int:
     """A nested page fault that the kernel has no memory for."""
     kind = {"store": NPF_WRITE, "fetch": NPF_FETCH, "jump": NPF_FETCH}.get(instruction[0], 0)
-    return vmcb.exit(EXIT_NPF, NPF_GUEST_PAGE | kind, fault.gpa)
+    return vmcb.exit(EXIT_NPF, (NPF_GUEST_TABLE if fault.table else NPF_GUEST_PAGE) | kind, fault.gpa)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
-from sevlab.bulk import CHUNK, PAGE, Key, Memory, Tweak, words_of
+from sevlab.bulk import CHUNK, PAGE, PAGE_TABLES, Key, Memory, Tweak, words_of, xor
 from sevlab.crypto import Buffer, Stream
 from sevlab.hw.chips import Chip
 from sevlab.hw.dram import Dram
@@ -78,9 +78,11 @@ class Engine:
         self._masks: dict[tuple[int, int], int] = {}
         self._scratch = Memory(CHUNK)
         self._view = dram.memory.view
+        self._lazy = dram.lazy  # not empty: somebody may owe bytes, and is asked before an access
         self._xex = self.tweaks.xex
         self._crypt = self.tweaks.crypt
         self._c_bit_off = ~(1 << chip.c_bit)
+        self._kits: tuple[dict[int, tuple[Any, Any, Any, Any]], ...] = ({}, {})  # single pages: (words, table, view, roomy view)
 
     # --------------------------------------------------------- slots
 
@@ -91,6 +93,8 @@ class Engine:
         """
         if not 1 <= asid <= self.chip.max_asid:
             raise ValueError(f"{self.chip.name} has key slots 1 to {self.chip.max_asid}, not {asid}")
+        if self._lazy:
+            self.dram.settle()  # under the keys that the slots have now
         self._slots[asid] = Key(key)
         self.trace.emit(KeyInstalled, asid)
 
@@ -98,6 +102,8 @@ class Engine:
         """Empty a slot."""
         if asid not in self._slots:
             self._no_key(asid)
+        if self._lazy:
+            self.dram.settle()
         del self._slots[asid]
         self.trace.emit(KeyRemoved, asid)
 
@@ -117,6 +123,8 @@ class Engine:
         hpa &= self._c_bit_off
         if key is None:
             return self.dram.read(hpa, n) if not asid else self._no_key(asid)
+        if self._lazy:
+            self.dram.settle(hpa, n)
         skip = hpa & 15
         first = hpa - skip
         span = skip + n + 15 & -16
@@ -144,6 +152,8 @@ class Engine:
             self.dram.write(hpa, data) if not asid else self._no_key(asid)
             return
         n = len(data)
+        if self._lazy:
+            self.dram.settle(hpa, n)
         skip = hpa & 15
         first = hpa - skip
         span = skip + n + 15 & -16
@@ -167,8 +177,15 @@ class Engine:
         """A read of more than some blocks, through the scratch memory."""
         self.dram.check(hpa, n)
         if n == PAGE and not hpa & PAGE - 1:
-            self._crypt(key, False, hpa, n, self._scratch, 0, self.dram.memory.page(hpa)[0])
-            return bytes(self._scratch.page(0)[1])
+            words, page, room = self._scratch.page(0)
+            if not self._xex:
+                self._crypt(key, False, hpa, n, self._scratch, 0, self.dram.memory.page(hpa)[0])
+                return bytes(page)
+            table = self.tweaks.page(hpa, key.streamed)  # what `crypt` would do, in place: programs are fetched often
+            xor(self.dram.memory.page(hpa)[0], table, words)
+            key.decrypt_into(page, room)
+            xor(words, table, words)
+            return bytes(page)
         words, at, end, parts = self.dram.memory.words, hpa & -16, hpa + n, []
         while at < end:
             size = min((end + 15 & -16) - at, CHUNK - at % CHUNK)
@@ -201,21 +218,44 @@ class Engine:
     def encrypt(self, asid: int, hpa: int, n: int) -> None:
         """Encrypt a range where it lies: what was plaintext becomes what slot `asid` reads as that plaintext."""
         hpa &= self._c_bit_off
-        key = self._whole_blocks(asid, hpa, n)
-        self._crypt(key, True, hpa, n, self.dram.memory, hpa)
+        if self._lazy:
+            self.dram.settle(hpa, n)
+        key = self._slots.get(asid)
+        kit = self._kits[key.streamed].get(hpa) if key and n == PAGE else None
+        if kit:
+            words, table, page, room = kit
+            xor(words, table, words)
+            key.encrypt_into(page, room)  # type: ignore[union-attr]
+            xor(words, table, words)
+        else:
+            self._in_place(asid, True, hpa, n)
         self.trace.emit(Encrypted, hpa, n, asid)
 
     def decrypt(self, asid: int, hpa: int, n: int) -> None:
         """Decrypt a range where it lies."""
         hpa &= self._c_bit_off
-        key = self._whole_blocks(asid, hpa, n)
-        self._crypt(key, False, hpa, n, self.dram.memory, hpa)
+        self._in_place(asid, False, hpa, n)
         self.trace.emit(Decrypted, hpa, n, asid)
+
+    def _in_place(self, asid: int, encrypt: bool, hpa: int, n: int) -> None:
+        key = self._whole_blocks(asid, hpa, n)
+        if self._lazy:
+            self.dram.settle(hpa, n)
+        memory = self.dram.memory
+        self._crypt(key, encrypt, hpa, n, memory, hpa)
+        if n == PAGE and self._xex and not hpa & PAGE - 1:  # it may come again: keep what it takes
+            kits = self._kits[key.streamed]
+            if len(kits) >= PAGE_TABLES:
+                kits.clear()
+            words, page, room = memory.page(hpa)
+            kits[hpa] = words, self.tweaks.page(hpa, key.streamed), page, room
 
     def seal(self, asid: int, hpa: int, n: int, digest: Digest) -> None:
         """Hash a range of plaintext into `digest` and encrypt it in place, chunk by chunk while it is in the cache."""
         hpa &= self._c_bit_off
         key = self._whole_blocks(asid, hpa, n)
+        if self._lazy:
+            self.dram.settle(hpa, n)
         memory, at, end = self.dram.memory, hpa, hpa + n
         while at < end:
             size = min(end - at, CHUNK - at % CHUNK)
@@ -232,6 +272,8 @@ class Engine:
         if pfns:
             self.dram.check(min(pfns) * PAGE, PAGE)
             self.dram.check(max(pfns) * PAGE, PAGE)
+        if self._lazy:
+            self.dram.settle()
         self.tweaks.crypt_frames(key, encrypt, pfns, self.dram.memory)
 
     def _whole_blocks(self, asid: int, hpa: int, n: int) -> Key:
@@ -255,8 +297,10 @@ def tweak_constants(chip: Chip, stream: Stream) -> dict[int, int]:
     """The constant of each address bit from 4 up: published where the chip's row has it, else from the seed.
 
     Those from the seed are independent of all others over GF(2) as long as their width allows it, so that no two
-    addresses share a tweak.
+    addresses share a tweak. An ECB engine, which never existed, has none.
     """
+    if chip.mode == "ECB":
+        return {}
     constants = {bit: _repeated(bytes.fromhex(text)) for bit, text in chip.tweaks.items()}
     span: list[int] = []
     for value in constants.values():

@@ -12,10 +12,12 @@ Python's own variables: nobody but the guest sees them. What it wants the world
 to see it stores, or gives to an instruction that leaves the guest.
 
 `c` is the C-bit of the page-table entry that an access goes through: True is
-private (the guest's key), False is shared, None is what the guest's page tables
-say, and private when it has none, as outside long mode. In a guest without SEV
-there is no such bit and `c` says nothing. Instruction fetches are private
-always, whatever the page tables say (firmware.md 6.3).
+private (the guest's key), False is shared; such an access names a physical
+address, as through a mapping made for it. None is what the guest's page tables
+say once it has loaded CR3 (`guest.pagetable` makes them), and private before
+that, as outside long mode. In a guest without SEV there is no such bit and `c`
+says nothing. Instruction fetches and page-table walks are private always,
+whatever the tables say (firmware.md 6.3).
 
 A program that returns runs off its end, where there is no instruction: a triple
 fault, and the processor shuts down. End it with `await hlt()` in a loop.
@@ -42,17 +44,22 @@ __all__ = [
     "cpuid",
     "hlt",
     "inp",
+    "ins",
     "jump",
     "load",
+    "load_cr3",
     "out",
+    "outs",
     "pause",
     "program",
     "rdmsr",
+    "rdtsc",
     "sha256",
     "store",
     "ud2",
     "vmgexit",
     "vmmcall",
+    "wbinvd",
     "wrmsr",
 ]
 
@@ -102,6 +109,16 @@ def store(gpa: int, data: bytes | bytearray | memoryview, c: bool | None = None)
 
 
 @coroutine
+def load_cr3(root: int) -> Step:
+    """Use the four-level page tables whose root is at gpa `root` from the next instruction on; 0: none.
+
+    From then on an address in `load`, `store` (without `c`) and `jump` is virtual. Tables are read through the
+    guest's key, whatever any C-bit says; one that does not map the running program is a triple fault.
+    """
+    return (yield ("load_cr3", root))
+
+
+@coroutine
 def hlt() -> Step:
     """Stop until an interrupt comes."""
     return (yield ("hlt",))
@@ -146,6 +163,34 @@ def inp(port: int, size: int = 1) -> Step:
     if size not in (1, 2, 4):
         raise ValueError(f"a port gives 1, 2 or 4 bytes, not {size}")
     return (yield ("in", port, size))
+
+
+@coroutine
+def outs(port: int, data: bytes, size: int = 1) -> Step:
+    """Write a string to an I/O port, `size` bytes (1, 2 or 4) at a time. Raises ValueError unless it divides the length."""
+    if size not in (1, 2, 4) or len(data) % size:
+        raise ValueError(f"a port takes 1, 2 or 4 bytes at a time; {len(data)} bytes do not come in pieces of {size}")
+    return (yield ("outs", port, bytes(data), size))
+
+
+@coroutine
+def ins(port: int, count: int, size: int = 1) -> Step:
+    """Read `count` elements of `size` bytes (1, 2 or 4) from an I/O port: count * size bytes. Raises ValueError for other sizes."""
+    if size not in (1, 2, 4) or count < 0:
+        raise ValueError(f"a port gives 1, 2 or 4 bytes at a time, not {size}, and not {count} times")
+    return (yield ("ins", port, count, size))
+
+
+@coroutine
+def rdtsc() -> Step:
+    """The time-stamp counter: one tick a virtual nanosecond. Not intercepted by KVM, so no exit."""
+    return (yield ("rdtsc",))
+
+
+@coroutine
+def wbinvd() -> Step:
+    """Write back and empty all caches: privileged, and the hypervisor sees it."""
+    return (yield ("wbinvd",))
 
 
 @coroutine

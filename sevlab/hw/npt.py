@@ -19,11 +19,15 @@ PAGE = 0x1000
 
 
 class NestedFault(Exception):
-    """Nothing is mapped at `gpa`, and the kernel has nothing to map there: VMEXIT 0x400."""
+    """Nothing is mapped at `gpa`, and the kernel has nothing to map there: VMEXIT 0x400.
 
-    def __init__(self, gpa: int) -> None:
-        super().__init__(f"no memory behind gpa {gpa:#x}")
+    `table` says that the processor was reading the guest's own page tables.
+    """
+
+    def __init__(self, gpa: int, *, table: bool = False) -> None:
+        super().__init__(f"no memory behind gpa {gpa:#x}" + (", where a page table should be" if table else ""))
         self.gpa = gpa
+        self.table = table
 
 
 class Npt:

@@ -1,4 +1,4 @@
-"""What each frame of memory is used for: a state, an owner and a count of pins, as three arrays.
+"""What each frame of memory is used for: a state, an owner, a count of pins and the last change, as four arrays.
 
 This is bookkeeping of the emulator, not of the machine: widgets draw it, tests
 balance it. A frame's owner is an ASID and not a VM, so that moving a VM touches no frame.
@@ -6,7 +6,7 @@ balance it. A frame's owner is an ASID and not a VM, so that moving a VM touches
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sevlab.bulk import Column
 from sevlab.trace import Event, Trace, u8, u16, u32
@@ -57,6 +57,7 @@ class Pages:
         self.states = Column(count, 1)
         self.asids = Column(count, 2)
         self.pin_counts = Column(count, 2)
+        self.changed = Column(count, 4)  # the number of the event that changed the frame last, plus one
 
     def mark(self, pfn: int, count: int, state: int, asid: int = 0) -> None:
         """Give a run of frames a state and an owner; one event, whatever its length."""
@@ -66,19 +67,48 @@ class Pages:
 
         self.states.fill(pfn, count, state)
         self.asids.fill(pfn, count, asid)
-        self.trace.emit(PagesMarked, pfn, count, state, asid)
+        self._note(PagesMarked, pfn, count, state, asid)
+
+    def overwritten(self, hpa: int, n: int) -> None:
+        """Somebody changed raw bytes of a range: a guest's pages in it no longer read as what the guest wrote."""
+        if n:
+            first, last = hpa >> 12, hpa + n - 1 >> 12
+            for run in self.runs(first, last - first + 1):
+                if run.state in (PRIVATE, VMSA):
+                    self.mark(run.first, run.length, STALE, run.asid)
 
     def pin(self, pfn: int, count: int = 1) -> None:
         """Pin a run once more. Raises OverflowError when a count would pass 65,535; then nothing is pinned."""
         self._inside(pfn, count)
         self.pin_counts.add(pfn, count, 1)
-        self.trace.emit(PagesPinned, pfn, count)
+        self._note(PagesPinned, pfn, count)
 
     def unpin(self, pfn: int, count: int = 1) -> None:
         """Take one pin from a run. Raises OverflowError when a frame has none; then nothing is unpinned."""
         self._inside(pfn, count)
         self.pin_counts.add(pfn, count, -1)
-        self.trace.emit(PagesUnpinned, pfn, count)
+        self._note(PagesUnpinned, pfn, count)
+
+    def _note(self, event: type[Event], pfn: int, count: int, *values: int) -> None:
+        """Say what happened, and remember for each frame that it did."""
+        trace = self.trace
+        if trace.on:
+            trace.emit(event, pfn, count, *values)
+            self.changed.fill(pfn, count, trace.seq & 0xFFFF_FFFF)
+
+    def event(self, pfn: int) -> int | None:
+        """The number (`seq`) of the event that changed a frame last; None if none did."""
+        found = self.changed[pfn]
+        return found - 1 if found else None
+
+    def why(self, pfn: int) -> dict[str, Any] | None:
+        """That event as a row of the trace; None if there was none, or a ring has forgotten it."""
+        seq = self.event(pfn)
+        for event in (PagesMarked, PagesPinned, PagesUnpinned) if seq is not None else ():
+            row = self.trace.row(event, seq)
+            if row is not None:
+                return row
+        return None
 
     def state(self, pfn: int) -> int:
         """The state of one frame."""

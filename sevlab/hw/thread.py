@@ -30,7 +30,7 @@ class Thread:
     A Fault in the log was raised where it stands. `pending` is the instruction the program waits for.
     """
 
-    __slots__ = ("args", "frames", "log", "pending", "program", "send")
+    __slots__ = ("args", "frames", "interrupted", "log", "pending", "program", "returned", "send")
 
     def __init__(self, program: Program, args: tuple[Any, ...] = (), log: tuple[Any, ...] | list[Any] = ()) -> None:
         self.program = program
@@ -38,6 +38,8 @@ class Thread:
         self.log = list(log)
         self.frames: list[Coroutine[Any, Any, Any]] = []  # the program, and on top of it a #VC handler under way
         self.pending: Instruction = ()
+        self.interrupted: Instruction = ()  # what a #VC handler answers for ...
+        self.returned: Any = None  # ... and what the last frame that ended gave to the one below
         self.send: Callable[[Any], Instruction] | None = None
 
     def rebuild(self) -> None:
@@ -65,6 +67,7 @@ class Thread:
         if value.__class__ is not Fault:
             return self._go(value, raised=False)
         if value.vector == VC and self.program.handler is not None and len(self.frames) == 1:
+            self.interrupted = self.pending
             handler: Coroutine[Any, Any, Any] = self.program.handler(self.pending)
             self.frames.append(handler)
             return self._go(None, raised=False)
@@ -84,6 +87,7 @@ class Thread:
             except Fault as fault:
                 value, raised = fault, True
             del self.frames[-1]
+            self.returned = value
             if not self.frames:
                 raise self._end(value if raised else None)
 

@@ -98,7 +98,12 @@ class AsidPool:
         self.soc.trace.emit(AsidFreed, asid, self.owners[asid])
         self.states[asid] = RECLAIMABLE
         self.owners[asid] = 0
-        cgroup.uncharge(resource(es))
+        if cgroup is not None:  # misc_cg_uncharge() of no cgroup does nothing
+            cgroup.uncharge(resource(es))
+
+    def hand_over(self, asid: int, vm: int) -> None:
+        """A used slot is VM number `vm`'s from now on: its context was moved."""
+        self.owners[asid] = vm
 
     def _lowest(self, slots: range) -> int:
         return self.states.find(FREE, slots.start, slots.stop)

@@ -15,12 +15,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from errno import EINTR
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from sevlab.kvm.fd import File, KvmError
 from sevlab.kvm.lock import Flag, Lock, LockAwaited, Locks, Mutex, Request, Tick, TryLock, Unlock, Wait
 
 if TYPE_CHECKING:
     from sevlab.gate import Gate
+    from sevlab.kvm.process import Process
     from sevlab.kvm.task import Task
 
 __all__ = ["Blocked", "Call", "Calls", "Flag", "Lock", "Locks", "Mutex", "Request", "Tick", "TryLock", "Unlock", "Wait"]
@@ -86,25 +88,25 @@ class Call:
 
         A refusal of the call is its result (`error`) and is raised by `finish` only.
         """
-        return self.calls.gate.enter("step", self._step_once)
+        return self.calls.gate.run("step", -self.number, self._step_once, ())  # type: ignore[no-any-return]
 
     def finish(self) -> Any:
         """Drive the call to its end, and others where it waits for them: its result, or its refusal raised.
 
         Raises Blocked when nobody can bring about what it waits for.
         """
-        return self.calls.gate.enter("finish", self._finish)
+        return self.calls.gate.run("finish", -self.number, self._finish, ())
 
     def interrupt(self) -> None:
         """A signal for the calling thread: it ends a Wait and a Tick, now or later, with EINTR."""
-        self.calls.gate.enter("interrupt", self._signal)
+        self.calls.gate.run("interrupt", -self.number, self._signal, ())
 
     def abandon(self) -> None:
         """The calling thread is killed: all its waits that death can end do end, and kernel code runs on.
 
         Where it cannot, the call stays in the kernel and goes on when others let it.
         """
-        self.calls.gate.enter("abandon", self._abandon)
+        self.calls.gate.run("abandon", -self.number, self._abandon, ())
 
     def __str__(self) -> str:
         return f"ioctl {self.nr:#x} of {self.task.name}"
@@ -219,6 +221,7 @@ class Call:
         others = "; ".join(f"{call} {call._request}" for call in self.calls.begun if call is not self and call._request is not None)
         why = f"{self} {request}" + (f" (after {ticks} ticks)" if ticks >= TICKS else "") + (f"; {others}" if others else "")
         blocked = Blocked(why, self)
+        self.calls.kept[self.number] = self  # the caller has it now, by the refusal
         if request.state == "uninterruptible":
             raise blocked
         self.signalled = True
@@ -233,13 +236,35 @@ class Call:
 
 
 class Calls:
-    """The calls that have begun on one kernel, oldest first; and the numbers of its processes."""
+    """The calls that have begun on one kernel, oldest first; and the numbers of its processes.
+
+    `made` and `kept` are the processes and calls that a user may hold. When the machine is made anew in place,
+    they are `old`, and come back as what they were: the same objects.
+    """
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
         self.trace = gate.trace
         self.begun: dict[Call, None] = {}
+        self.made: WeakValueDictionary[int, Process] = WeakValueDictionary()  # by pid
+        self.kept: WeakValueDictionary[int, Call] = WeakValueDictionary()  # by number
+        self.old: tuple[dict[int, Process], dict[int, Call]] | None = None
         self._pids = 0
+
+    def again(self, task: Task, nr: int, work: Any) -> Call:
+        """A Call of the entry under way: the old object, where somebody may hold one."""
+        assert self.old is not None
+        call = self.old[1].get(self.trace.entry)
+        if call is None:
+            return Call(self, task, nr, work)
+        vars(call).clear()
+        call.__init__(self, task, nr, work)  # type: ignore[misc]
+        return call
+
+    def old_process(self) -> Process | None:
+        """The process that had the next pid, where somebody may hold it."""
+        assert self.old is not None
+        return self.old[0].get(self._pids + 1)
 
     def new_pid(self) -> int:
         self._pids += 1

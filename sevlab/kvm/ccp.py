@@ -19,7 +19,7 @@ from sevlab.abi.kvm import SEV_FW_BLOB_MAX_SIZE, sev_issue_cmd
 from sevlab.abi.sev import INIT_FLAG_ES, TMR_LEN, Cmd, Init, PlatformState, PlatformStatus, Status
 from sevlab.hw.soc import Soc
 from sevlab.kvm.designs.release import Release
-from sevlab.kvm.fd import CARRIERS, KvmError, need
+from sevlab.kvm.fd import CARRIERS, File, KvmError, need
 from sevlab.kvm.frames import Frames
 from sevlab.psp.firmware import Psp
 from sevlab.wire import Wire
@@ -151,12 +151,14 @@ class Ccp:
             raise KvmError(EIO, fw=status, why=f"the firmware refused: {self.psp.why}")  # type: ignore[union-attr]
         return after
 
-    def issue(self, caller: Task, fd: int, cmd: int, buffer: Wire | bytes, answer: HasError) -> bytes:
+    def issue(self, caller: Task, fd: int | File, cmd: int, buffer: Wire | bytes, answer: HasError) -> bytes:
         """One command in the name of whoever holds descriptor `fd` of /dev/sev (sev_issue_cmd_external_user).
 
-        Its open mode is not asked. Raises EBADF when `fd` is no /dev/sev, else as `command`.
+        Its open mode is not asked. Where the kernel has kept the file (the seam `quirks`), that is used. Raises
+        EBADF when `fd` is no /dev/sev, else as `command`.
         """
-        need(getattr(caller.fget(fd), "ccp", None) is self, EBADF)  # filep->f_op != &sev_fops
+        file = caller.fget(fd) if isinstance(fd, int) else fd
+        need(getattr(file, "ccp", None) is self, EBADF)  # filep->f_op != &sev_fops
         return self.command(cmd, buffer, answer)
 
     def attempt(self, cmd: int, buffer: Wire | bytes = b"", answer: HasError | None = None) -> KvmError | None:

@@ -1,34 +1,14 @@
-"""What KVM does when a guest has left: one row for each exit, handled here or passed to user space.
+"""The table of exits: what a guest can leave with, who handles it, and what the emulation leaves out.
 
-A handler answers RESUME (0) to run the guest again, or why not: USER, the exit is
-user space's and kvm_run says which; BLOCK, the vCPU has halted; TICK, its time
-slice is over. Source: kvm.md A3, A10, G8 (svm_exit_handlers, x86.c). Every
-code that the processor can say has a row.
+Every code that the processor can say has a row. What an SEV-ES guest asks for through
+its GHCB has a table of its own, in `vmgexit.py`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import EINVAL
 from typing import TYPE_CHECKING, NamedTuple
 
-from sevlab.abi.kvm import (
-    KVM_EXIT_FAIL_ENTRY,
-    KVM_EXIT_HLT,
-    KVM_EXIT_INTERNAL_ERROR,
-    KVM_EXIT_IO,
-    KVM_EXIT_IO_IN,
-    KVM_EXIT_IO_OUT,
-    KVM_EXIT_MMIO,
-    KVM_EXIT_SHUTDOWN,
-    KVM_INTERNAL_ERROR_EMULATION,
-    KVM_MP_STATE_HALTED,
-    kvm_run_fail_entry,
-    kvm_run_internal,
-    kvm_run_io,
-    kvm_run_mmio,
-)
-from sevlab.hw.isa import GP, Fault
 from sevlab.hw.vmcb import (
     EXIT_CPUID,
     EXIT_HLT,
@@ -40,173 +20,30 @@ from sevlab.hw.vmcb import (
     EXIT_SHUTDOWN,
     EXIT_VMGEXIT,
     EXIT_VMMCALL,
-    IOIO_IN,
-    NPF_FETCH,
-    NPF_WRITE,
+    EXIT_WBINVD,
 )
-from sevlab.kvm.fd import KvmError
-from sevlab.kvm.vcpu_regs import reset
+from sevlab.kvm.intercepts import (
+    LATER,
+    RESUME,
+    TICK,
+    USER,
+    cpuid,
+    hlt,
+    interrupted,
+    invalid,
+    ioio,
+    msr,
+    npf,
+    shutdown,
+    vmmcall,
+    wbinvd,
+)
+from sevlab.kvm.vmgexit import vmgexit
 
 if TYPE_CHECKING:
     from sevlab.kvm.vcpu import Vcpu
 
-RESUME, USER, BLOCK, TICK = range(4)
-
-U32 = 0xFFFF_FFFF
-PIO_PAGE = 0x1000  # where in the mmap of a vCPU the data of port I/O lie (KVM_PIO_PAGE_OFFSET)
-FRAGMENT = 8  # bytes of one KVM_EXIT_MMIO
-UNEXPECTED_EXIT_REASON = 4  # KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON
-KVM_HC_VAPIC_POLL_IRQ = 1
-KVM_ENOSYS = 1000
-NOTHING = (0, 0, 0, 0)
-
-
-def cpuid(vcpu: Vcpu) -> int:
-    """CPUID: what user space has set for this vCPU, zeros for a leaf it has not (kvm_emulate_cpuid)."""
-    vmcb = vcpu.vmcb
-    regs = vmcb.regs
-    leaf = vcpu.leaves.get(regs.rax, NOTHING)
-    if leaf.__class__ is dict:
-        leaf = leaf.get(regs.rcx, NOTHING)
-    regs.rax, regs.rbx, regs.rcx, regs.rdx = leaf
-    vmcb.skip = True
-    return RESUME
-
-
-def hlt(vcpu: Vcpu) -> int:
-    """HLT: wait in the kernel where the interrupt controller is, else tell user space (kvm_emulate_halt)."""
-    vcpu.vmcb.skip = True
-    if vcpu.vm.irqchip:
-        vcpu.mp_state = KVM_MP_STATE_HALTED
-        return BLOCK
-    return vcpu.exit(KVM_EXIT_HLT)
-
-
-def msr(vcpu: Vcpu) -> int:
-    """RDMSR and WRMSR: a register that is not there is #GP (kvm_emulate_rdmsr, kvm_emulate_wrmsr)."""
-    vmcb = vcpu.vmcb
-    regs = vmcb.regs
-    try:
-        if vmcb.exit_info_1:
-            vcpu.write_msr(regs.rcx, regs.rdx << 32 | regs.rax & U32)
-        else:
-            value = vcpu.read_msr(regs.rcx)
-            regs.rax, regs.rdx = value & U32, value >> 32
-    except KeyError:
-        vmcb.event = Fault(GP)
-        return RESUME
-    vmcb.skip = True
-    return RESUME
-
-
-# ------------------------------------------------------------- port I/O
-
-
-def ioio(vcpu: Vcpu) -> int:
-    """IN and OUT: user space has all the ports (kvm_fast_pio)."""
-    info = vcpu.vmcb.exit_info_1
-    port, size, reading = info >> 16, info >> 4 & 7, bool(info & IOIO_IN)
-    if not reading:
-        vcpu.pio[:size] = vcpu.vmcb.regs.rax.to_bytes(8, "little")[:size]
-    vcpu.complete = _pio_in if reading else _pio_out
-    return vcpu.exit(KVM_EXIT_IO, kvm_run_io(KVM_EXIT_IO_IN if reading else KVM_EXIT_IO_OUT, size, port, 1, PIO_PAGE))
-
-
-def _pio_in(vcpu: Vcpu) -> int:
-    """KVM_RUN after an IN: user space has put the data there (complete_fast_pio_in)."""
-    size, regs = vcpu.vmcb.exit_info_1 >> 4 & 7, vcpu.vmcb.regs
-    keep = 0 if size == 4 else -1 << 8 * size & (1 << 64) - 1  # a 32-bit write clears the upper half
-    regs.rax = regs.rax & keep | int.from_bytes(vcpu.pio[:size], "little")
-    vcpu.vmcb.skip = True
-    return RESUME
-
-
-def _pio_out(vcpu: Vcpu) -> int:
-    vcpu.vmcb.skip = True
-    return RESUME
-
-
-# ------------------------------------------------------------- MMIO
-
-
-def npf(vcpu: Vcpu) -> int:
-    """No memory behind a gpa: a device's, so the instruction is emulated with user space's help (kvm_mmu_page_fault).
-
-    An instruction *fetched* from there cannot be emulated.
-    """
-    vmcb = vcpu.vmcb
-    if vmcb.exit_info_1 & NPF_FETCH or vmcb.thread is None:
-        return internal_error(vcpu, KVM_INTERNAL_ERROR_EMULATION, vmcb.exit_info_2)
-    vmcb.data = b""
-    return _mmio(vcpu)
-
-
-def _mmio(vcpu: Vcpu) -> int:
-    """The next piece of an access to a device, or its end (emulator_read_write, complete_emulated_mmio)."""
-    vmcb = vcpu.vmcb
-    assert vmcb.thread is not None
-    _, gpa, operand, _ = vmcb.thread.pending
-    write = bool(vmcb.exit_info_1 & NPF_WRITE)
-    done, total = len(vmcb.data), len(operand) if write else operand
-    if done == total:
-        vmcb.skip = True
-        return RESUME
-    if vcpu.vm.slots.find(gpa + done >> 12) is not None:  # one half memory, one half device
-        return internal_error(vcpu, KVM_INTERNAL_ERROR_EMULATION, gpa)
-    size = min(total - done, FRAGMENT, 0x1000 - (gpa + done & 0xFFF))
-    data = operand[done : done + size].ljust(8, b"\0") if write else bytes(8)
-    vcpu.complete = _mmio_done
-    return vcpu.exit(KVM_EXIT_MMIO, kvm_run_mmio(gpa + done, data, size, int(write)))
-
-
-def _mmio_done(vcpu: Vcpu) -> int:
-    """KVM_RUN after a piece: what was read is in kvm_run."""
-    piece: kvm_run_mmio = kvm_run_mmio.unpack(vcpu.shared, 32)
-    size = min(piece.len, FRAGMENT)
-    vcpu.vmcb.data += piece.data[:size]
-    return _mmio(vcpu)
-
-
-# ------------------------------------------------------------- the rest
-
-
-def vmmcall(vcpu: Vcpu) -> int:
-    """A hypercall: this kernel offers its guests none but the oldest (kvm_emulate_hypercall)."""
-    regs = vcpu.vmcb.regs
-    regs.rax = 0 if regs.rax == KVM_HC_VAPIC_POLL_IRQ else -KVM_ENOSYS & (1 << 64) - 1
-    vcpu.vmcb.skip = True
-    return RESUME
-
-
-def shutdown(vcpu: Vcpu) -> int:
-    """A triple fault. Registers that the kernel may see are reset; a sealed vCPU's cannot be (shutdown_interception)."""
-    vm = vcpu.vm
-    if not vm.sev.es:
-        reset(vcpu)
-    elif not vm.kernel.design.init.has_vm_types:
-        raise KvmError(EINVAL)  # sev_es_guest(vcpu->kvm), until 6.10: no exit reason says that the guest is gone
-    return vcpu.exit(KVM_EXIT_SHUTDOWN)
-
-
-def invalid(vcpu: Vcpu) -> int:
-    """VMRUN refused to enter: the state it was given is none (svm_handle_exit: SVM_EXIT_ERR)."""
-    vcpu.vm.kernel.log("set kvm_amd.dump_invalid_vmcb=1 to dump internal KVM state.")
-    return vcpu.exit(KVM_EXIT_FAIL_ENTRY, kvm_run_fail_entry(U32, 0))
-
-
-def interrupted(vcpu: Vcpu) -> int:
-    """The guest's time slice is over: others may run."""
-    return TICK
-
-
-def unexpected(vcpu: Vcpu) -> int:
-    """An exit that nobody handles (svm_handle_invalid_exit)."""
-    return internal_error(vcpu, UNEXPECTED_EXIT_REASON, vcpu.vmcb.exit_code, 0)
-
-
-def internal_error(vcpu: Vcpu, suberror: int, *data: int) -> int:
-    """KVM_EXIT_INTERNAL_ERROR: what happened has no better name."""
-    return vcpu.exit(KVM_EXIT_INTERNAL_ERROR, kvm_run_internal(suberror, len(data), data + (0,) * (16 - len(data))))
+__all__ = ["EXITS", "HANDLERS", "LATER", "RESUME", "TICK", "USER", "ExitRow"]
 
 
 class ExitRow(NamedTuple):
@@ -220,12 +57,13 @@ EXITS: dict[int, ExitRow] = {
     EXIT_INTR: ExitRow(interrupted, "the host's interrupts are a count of instructions"),
     EXIT_CPUID: ExitRow(cpuid),
     EXIT_HLT: ExitRow(hlt, "no interrupt handler runs in a guest: an interrupt only ends the wait"),
-    EXIT_IOIO: ExitRow(ioio, "no string I/O; no device in the kernel answers"),
+    EXIT_IOIO: ExitRow(ioio, "no device in the kernel answers"),
     EXIT_MSR: ExitRow(msr, "a dozen registers; no MSR filters"),
     EXIT_SHUTDOWN: ExitRow(shutdown),
     EXIT_VMMCALL: ExitRow(vmmcall, "every hypercall but VAPIC_POLL_IRQ is unknown"),
     EXIT_NPF: ExitRow(npf, "no access that is half memory and half device; no dirty bits"),
-    EXIT_VMGEXIT: ExitRow(unexpected, "all of it: SEV-ES guests have no way to ask yet"),
+    EXIT_WBINVD: ExitRow(wbinvd, "nothing to write back: no device bypasses the caches"),
+    EXIT_VMGEXIT: ExitRow(vmgexit, "see the table of VMGEXITs"),
     EXIT_INVALID: ExitRow(invalid, "the checks that tell a save area from noise"),
 }
 HANDLERS: dict[int, Callable[[Vcpu], int]] = {code: row.handler for code, row in EXITS.items()}

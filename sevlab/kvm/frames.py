@@ -26,7 +26,7 @@ class Frames:
     """The frames of one machine. `free` counts what is left."""
 
     def __init__(self, soc: Soc) -> None:
-        self.dram = soc.dram
+        self.dram = soc.host
         self.pages = soc.pages
         self.end = soc.dram.size >> 12
         self.fresh = min(LOW, self.end // 2)  # from here on nothing was ever used

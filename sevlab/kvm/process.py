@@ -12,15 +12,16 @@ from errno import EBADF, EINVAL, ENOENT, ESRCH
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sevlab.journal import Who
 from sevlab.kvm.arena import Arena
 from sevlab.kvm.backing import PAGE, Backing
 from sevlab.kvm.call import Blocked, Call
 from sevlab.kvm.cgroup import Cgroup
 from sevlab.kvm.fd import File, KvmError, Oops, need
 from sevlab.kvm.mm import Mm
-from sevlab.kvm.syscall import U32, U64, Syscall, entry
+from sevlab.kvm.syscall import U32, U64, Ioctl, Syscall, entry
 from sevlab.kvm.task import NOFILE, Console, MemFile, Task
-from sevlab.trace import Event, name, u16, u32, u64
+from sevlab.trace import Event, name, u32
 from sevlab.wire import Wire
 
 if TYPE_CHECKING:
@@ -29,18 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["Ioctl", "MemFile", "Process", "ProcessGone", "ProcessMade", "Syscall", "Task", "entry"]
 
 W = TypeVar("W", bound=Wire)
-
-
-class Ioctl(Event, lane="vmm"):
-    """A process made an ioctl and was answered; `fw` is the firmware's status where the kernel passed one on."""
-
-    pid: u32
-    fd: u32
-    nr: u32
-    arg: u64
-    result: u32
-    errno: u16
-    fw: u32
 
 
 class ProcessMade(Event, lane="vmm"):
@@ -69,6 +58,11 @@ class Process:
     task: Task
     _arena: Arena
 
+    def __new__(cls, kernel: Kernel, *_: Any, **__: Any) -> Process:
+        """A new object; when an entry is undone, the one that the user holds since the first time."""
+        old = kernel.calls.old_process() if kernel.calls.old else None
+        return object.__new__(cls) if old is None else old
+
     def __init__(
         self,
         kernel: Kernel,
@@ -87,7 +81,8 @@ class Process:
         self.pid = kernel.calls.new_pid()
         self.dead = False
         self._trace = kernel.gate.trace
-        self._enter = kernel.gate.enter
+        self._run = kernel.gate.run
+        kernel.calls.made[self.pid] = self
         mm = parent.task.mm.fork() if parent else Mm(kernel.frames)
         self.task = Task(kernel, self.pid, name, mm, group, memlock, frozenset(caps))
         if parent:
@@ -168,11 +163,11 @@ class Process:
         into the same object. Raises OSError: EBADF, whatever the file's handler refuses with, and Blocked
         (EINTR) when nobody can bring about what the call waits for.
         """
-        return self._enter("ioctl", self._ioctl, fd, nr, arg)
+        return self._run("ioctl", self.pid, self._ioctl, (fd, nr, arg))  # type: ignore[no-any-return]
 
     def begin(self, fd: int, nr: int, arg: int | Wire = 0) -> Call:
         """Begin an ioctl without driving it: a Call, to be stepped or finished. A Wire is read back when the call is done."""
-        return self._enter("begin", self._begin, fd, nr, arg)
+        return self._run("begin", self.pid, self._begin, (fd, nr, arg))  # type: ignore[no-any-return]
 
     def _ioctl(self, fd: int, nr: int, arg: int | Wire) -> int:
         if self.dead:
@@ -198,7 +193,8 @@ class Process:
     def _number(self, result: Any, file: File, fd: int, nr: int, at: int, arg: int | Wire) -> int:
         """What a handler answered, as a number: a File is installed, a coroutine driven to its end."""
         if not isinstance(result, int | File):
-            call = Call(self.kernel.calls, self.task, nr, result)
+            calls = self.kernel.calls
+            call = calls.again(self.task, nr, result) if calls.old else Call(calls, self.task, nr, result)
             call.file = file.get()
             try:
                 result = call._finish()
@@ -218,9 +214,11 @@ class Process:
         if self.dead:
             raise KvmError(ESRCH, why=f"the process {self.name} is dead")
         at = arg if arg.__class__ is int else self._address(arg)
-        call = Call(self.kernel.calls, self.task, nr, partial(self._serve, fd, nr, at))
+        calls, work = self.kernel.calls, partial(self._serve, fd, nr, at)
+        call = calls.again(self.task, nr, work) if calls.old else Call(calls, self.task, nr, work)
         call.end = partial(self._ended, fd, nr, at, arg)
-        self.kernel.calls.begun[call] = None
+        calls.begun[call] = None
+        calls.kept[call.number] = call
         return call
 
     def _serve(self, fd: int, nr: int, at: int, call: Call) -> Any:
@@ -339,11 +337,11 @@ class Process:
 
     @cgroup.setter
     def cgroup(self, group: str | Cgroup) -> None:
-        self._join(group)
+        self._join(group.path if isinstance(group, Cgroup) else group)
 
     @entry
-    def _join(self, group: str | Cgroup) -> None:
-        self.task.cgroup = self.kernel.root_cgroup.find(group) if isinstance(group, str) else group
+    def _join(self, path: str) -> None:
+        self.task.cgroup = self.kernel.root_cgroup.find(path)
 
     @property
     def mm(self) -> Mm:
@@ -364,6 +362,10 @@ class Process:
     def caps(self) -> frozenset[str]:
         """The capabilities, by name."""
         return self.task.caps
+
+    def journaled(self) -> Who:
+        """How the journal names this process where it is an argument."""
+        return Who(self.kernel.gate.host, self.pid)
 
     def _calls(self) -> list[Call]:
         return [call for call in self.kernel.calls.begun if call.task is self.task]

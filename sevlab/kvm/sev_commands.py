@@ -51,9 +51,6 @@ class SevCommand(Event, lane="kvm"):
 
 CMD = kvm_sev_cmd.FORMAT  # packed and unpacked by layout: this is run often
 
-# What the owner of the key leaves to a mirror that shares it.
-MIRROR_MAY = frozenset((KVM_SEV_LAUNCH_UPDATE_VMSA, KVM_SEV_GUEST_STATUS, KVM_SEV_DBG_DECRYPT, KVM_SEV_DBG_ENCRYPT))
-
 # The sub-commands that every kernel has; the seam `init` adds its own. An id without a row is EINVAL:
 # 10, 14 and 19 never had a handler in any kernel.
 COMMANDS: dict[int, Row] = {
@@ -91,7 +88,7 @@ async def memory_encrypt_op(vm: Vm, caller: Task, argp: int) -> int:
     cmd = kvm_sev_cmd.__new__(kvm_sev_cmd)
     cmd.id, cmd.pad0, cmd.data, cmd.error, cmd.sev_fd = CMD.unpack(caller.read(argp, CMD.size))  # EFAULT
     async with Lock(vm.lock):  # mutex_lock(&kvm->lock): one command at a time, for each VM
-        need(vm.sev.owner is None or cmd.id in MIRROR_MAY, EINVAL)  # is_mirroring_enc_context() && !is_cmd_allowed_from_mirror()
+        need(vm.sev.owner is None or cmd.id in kernel.design.mirror.may, EINVAL)  # a mirror, and !is_cmd_allowed_from_mirror()
         need(cmd.id != KVM_SEV_ES_INIT or kernel.sev_es_enabled, ENOTTY)  # !sev_es_enabled
         row = kernel.sev_commands.get(cmd.id)
         need(row, EINVAL)  # default: of the switch

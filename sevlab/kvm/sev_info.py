@@ -10,7 +10,7 @@ from __future__ import annotations
 from errno import EINVAL, ENOMEM
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from sevlab.kvm.fd import KvmError, need
+from sevlab.kvm.fd import File, KvmError, need
 
 if TYPE_CHECKING:
     from sevlab.kvm.kernel import Kernel
@@ -34,13 +34,14 @@ class SevInfo:
     """The SEV side of one VM, all zero until it is made an encrypted one.
 
     `fd` is the *number* of /dev/sev that LAUNCH_START was called with, no
-    reference: whoever closes it takes the firmware away from this VM.
+    reference: whoever closes it takes the firmware away from this VM. (With the
+    seam `quirks` mended it is the file itself.)
     `pages_locked` counts the pages pinned now, for this VM alone.
     """
 
     __slots__ = (
         "active", "ap_jump_table", "asid", "es", "fd", "ghcb_version", "handle", "mirrors",
-        "misc_cg", "need_init", "owner", "pages_locked", "regions", "vmsa_features",
+        "misc_cg", "need_init", "owner", "pages_locked", "regions", "slot_pins", "vmsa_features",
     )  # fmt: skip
 
     def __init__(self, *, need_init: bool = False) -> None:
@@ -49,9 +50,10 @@ class SevInfo:
         self.need_init = need_init  # a VM of an SEV type that has not done INIT2
         self.asid = 0
         self.handle = 0  # the firmware's number, 0 before LAUNCH_START
-        self.fd = 0
+        self.fd: int | File = 0
         self.pages_locked = 0
         self.regions: list[Region] = []
+        self.slot_pins: list[Any] | None = None  # of the seam `pinning`, as posted; None before the key is made
         self.ap_jump_table = 0
         self.owner: Vm | None = None  # of a mirror: the VM whose key it shares
         self.mirrors: list[Vm] = []

@@ -120,8 +120,12 @@ def vm_destroy(vm: Vm) -> None:
     The slot is not free then, it waits for a flush.
     """
     sev = vm.sev
+    vm.kernel.design.quirks.forget(sev)
     if not sev.active:
         return
+    if sev.owner is not None:
+        return vm.kernel.design.mirror.destroy(vm)  # is_mirroring_enc_context(kvm): the key is the owner's
+    vm.kernel.design.pinning.destroy(vm)
     vm.kernel.soc.wbinvd()  # lines of the guest must not reach pages that are somebody else's by then
     for region in sev.regions:
         region.pin.release()

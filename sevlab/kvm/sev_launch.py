@@ -44,6 +44,7 @@ def launch_start(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
     """
     kernel, sev = vm.kernel, vm.sev
     need(sev.active, ENOTTY)  # !sev_guest(kvm)
+    kernel.design.pinning.started(vm)
     user = copy_from_user(caller, cmd.data, kvm_sev_launch_start)  # EFAULT
     with kernel.ccp.heap() as heap:
         start = LaunchStart(handle=user.handle, policy=user.policy)
@@ -63,7 +64,7 @@ def launch_start(vm: Vm, caller: Task, cmd: kvm_sev_cmd) -> None:
         raise
 
     sev.handle = start.handle
-    sev.fd = cmd.sev_fd
+    sev.fd = kernel.design.quirks.remember(caller, cmd.sev_fd)
 
 
 def bind_asid(vm: Vm, handle: int, cmd: kvm_sev_cmd) -> None:
@@ -111,7 +112,7 @@ def _update_vmsa(vm: Vm, caller: Task, vcpu: Any, cmd: kvm_sev_cmd) -> None:
     need(not vcpu.guest_debug and not vcpu.dr7 & ~DR7_FIXED, EINVAL)  # vcpu->guest_debug || svm->vmcb->save.dr7 & ~DR7_FIXED_1
     need(not (kernel.design.release.vmsa_once and vcpu.guest_state_protected), EINVAL)  # already encrypted (6.12.83)
     hpa = vcpu.vmsa_pfn * PAGE
-    kernel.soc.dram.write(hpa, vcpu.vmsa_page())
+    kernel.soc.host.write(hpa, vcpu.vmsa_page())
     if not kernel.soc.chip.sme_coherent:
         kernel.soc.clflush(hpa, PAGE)
     update = LaunchUpdate(sev.handle, 0, kernel.private(hpa), PAGE)

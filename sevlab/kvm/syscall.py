@@ -30,9 +30,22 @@ class Syscall(Event, lane="vmm"):
     errno: u16
 
 
+class Ioctl(Event, lane="vmm"):
+    """A process made an ioctl and was answered; `fw` is the firmware's status where the kernel passed one on."""
+
+    pid: u32
+    fd: u32
+    nr: u32
+    arg: u64
+    result: u32
+    errno: u16
+    fw: u32
+
+
 def entry(method: F) -> F:
-    """A method that is a system call: an entry through the gate, and a row of the trace."""
-    what = method.__name__.lstrip("_")
+    """A method that is a system call: an entry through the gate, by this name in the journal, and a row of the trace."""
+    name = method.__name__
+    what = name.lstrip("_")
 
     def call(self: Process, *args: Any, **kw: Any) -> Any:
         trace, pid = self._trace, self.pid
@@ -49,8 +62,9 @@ def entry(method: F) -> F:
 
     @wraps(method)
     def enter(self: Process, *args: Any, **kw: Any) -> Any:
-        return self._enter(what, MethodType(call, self), *args, **kw)
+        return self._run(name, self.pid, MethodType(call, self), args, kw)
 
+    enter.syscall = True  # type: ignore[attr-defined]
     return enter  # type: ignore[return-value]
 
 

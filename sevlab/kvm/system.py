@@ -48,6 +48,7 @@ from sevlab.abi.kvm import (
 from sevlab.hw.chips import COHERENT, SEV, SEV_ES, SME
 from sevlab.kvm import Row, copy_from_user
 from sevlab.kvm.fd import File, KvmError, need
+from sevlab.kvm.lapic import CPUID_X2APIC
 from sevlab.kvm.vm import KVM_MAX_VCPU_IDS, Vm
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def extension(kernel: Kernel, cap: int) -> int:
 
 
 def supported_cpuid(kernel: Kernel) -> list[kvm_cpuid_entry2]:
-    """The CPUID leaves that a VMM may offer its guest: identity, and what is said of memory encryption.
+    """The CPUID leaves that a VMM may offer its guest: identity, x2APIC, and what is said of memory encryption.
 
     Of leaf 8000_001F the kernel passes on the features that it virtualises, the
     C-bit's position (without the lost address bits) and the two counts of slots;
@@ -100,7 +101,7 @@ def supported_cpuid(kernel: Kernel) -> list[kvm_cpuid_entry2]:
     auth, camd, enti = (int.from_bytes(b"AuthcAMDenti"[at : at + 4], "little") for at in (0, 4, 8))
     leaves = {
         0: (1, auth, camd, enti),
-        1: (chip.signature, 0, 0, 0),
+        1: (chip.signature, 0, CPUID_X2APIC, 0),
         0x80000000: (0x8000001F, auth, camd, enti),
         0x8000001F: sev,
     }

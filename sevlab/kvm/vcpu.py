@@ -7,7 +7,7 @@ Every ioctl holds the vCPU's mutex, so it waits for a KVM_RUN that is under way.
 from __future__ import annotations
 
 from collections.abc import Callable
-from errno import E2BIG, EAGAIN, EINTR, EINVAL, EIO
+from errno import E2BIG, EINTR, EINVAL, EIO
 from typing import TYPE_CHECKING, Any
 
 from sevlab.abi.kvm import (
@@ -17,13 +17,8 @@ from sevlab.abi.kvm import (
     KVM_GET_MP_STATE,
     KVM_GET_REGS,
     KVM_GET_SREGS,
-    KVM_MP_STATE_AP_RESET_HOLD,
-    KVM_MP_STATE_HALTED,
-    KVM_MP_STATE_INIT_RECEIVED,
     KVM_MP_STATE_RUNNABLE,
-    KVM_MP_STATE_SIPI_RECEIVED,
     KVM_MP_STATE_UNINITIALIZED,
-    KVM_NMI,
     KVM_RUN,
     KVM_RUN_UNION,
     KVM_SET_CPUID2,
@@ -46,15 +41,18 @@ from sevlab.abi.kvm import (
 from sevlab.hw.cpu import exits
 from sevlab.hw.pages import HOST, VMSA
 from sevlab.hw.vmcb import Vmcb
-from sevlab.kvm import Row, copy_from_user, copy_to_user, vcpu_regs
+from sevlab.kvm import Row, copy_from_user, irqchip, lapic, mp_state, vcpu_regs
 from sevlab.kvm.backing import Backing
-from sevlab.kvm.exits import HANDLERS, RESUME, TICK, USER
+from sevlab.kvm.exits import HANDLERS, LATER, RESUME, TICK, USER
 from sevlab.kvm.fd import File, KvmError, need
-from sevlab.kvm.lock import Lock, Mutex, Tick, Wait
+from sevlab.kvm.irqchip import add_lapic
+from sevlab.kvm.lock import Lock, Mutex, Tick
+from sevlab.kvm.vmgexit_msr import version_response
 from sevlab.trace import Event, u32, u64
 from sevlab.wire import Wire
 
 if TYPE_CHECKING:
+    from sevlab.kvm.ghcb import Mapped
     from sevlab.kvm.task import Task
     from sevlab.kvm.vm import Vm
 
@@ -73,15 +71,6 @@ MSRS = {
     0xC000_0081: "star", 0xC000_0082: "lstar", 0xC000_0083: "cstar", 0xC000_0084: "sfmask", 0xC000_0102: "kernel_gs_base",
 }  # fmt: skip
 MSR_TSC, MSR_APIC_BASE, MSR_EFER, MSR_FS_BASE, MSR_GS_BASE = 0x10, 0x1B, 0xC000_0080, 0xC000_0100, 0xC000_0101
-
-# States that mean something only where the kernel has the interrupt controllers.
-LAPIC_STATES = (
-    KVM_MP_STATE_UNINITIALIZED,
-    KVM_MP_STATE_INIT_RECEIVED,
-    KVM_MP_STATE_HALTED,
-    KVM_MP_STATE_SIPI_RECEIVED,
-    KVM_MP_STATE_AP_RESET_HOLD,
-)
 
 
 class VmExit(Event, lane="kvm"):
@@ -120,8 +109,11 @@ class Vcpu(File):
         self.id = vcpu_id
         self.index = len(vm.vcpus)
         self.mutex = Mutex(f"vcpu->mutex {vm.number}/{vcpu_id}")
-        self.mp_state = KVM_MP_STATE_UNINITIALIZED if vm.irqchip and vcpu_id else KVM_MP_STATE_RUNNABLE
+        add_lapic(self)  # lapic, mp_state, nmi_pending, pv_unhalted
         self.guest_state_protected = False
+        self.received_first_sipi = False  # SEV-ES: the measured state has been started; this and the next move with the save area
+        self.ap_reset_hold_type = 0  # how the guest asked to be held (6.10)
+        self.ap_hlt_loop = False  # the same as posted in 2020: it asked
         self.guest_debug = 0
         self.has_run = False
         self.leaves: dict[int, Any] = {}
@@ -129,12 +121,15 @@ class Vcpu(File):
         self.fpu = kvm_fpu(fcw=vcpu_regs.FCW, mxcsr=vcpu_regs.MXCSR)
         self.apic_base = vcpu_regs.APIC_BASE | vcpu_regs.APIC_ENABLE | (0 if vcpu_id else vcpu_regs.APIC_BSP)
         self.cr0 = self.cr4 = self.efer = 0
-        self.sipi = False  # a start-up message waits
-        self.woken = False  # an interrupt or NMI waits
         self.moment: int | None = None  # the RSP that names the guest as it stands
         self.complete: Callable[[Vcpu], int] | None = None  # what the next KVM_RUN finishes first
         self.vmcb = Vmcb(vm.npt, vcpu_regs.reset_state(), asid=sev.asid, sev=sev.active, es=sev.es, vmsa_hpa=self.vmsa_pfn * PAGE)
         vcpu_regs.reset(self)
+        self.ghcb: Mapped | None = None  # while a request of an SEV-ES guest is answered
+        self.later: Callable[[], int] = lambda: RESUME  # what LATER continues with
+        self.guest_dr7, self.xcr0 = 0x400, 1  # as an SEV-ES guest last reported them
+        if sev.es:
+            self.vmcb.ghcb_gpa = version_response(self)
 
     # ------------------------------------------------------- as a file
 
@@ -163,6 +158,8 @@ class Vcpu(File):
     def destroy(self) -> None:
         """The VM is gone: flush and free the save area, free the pages of kvm_run (sev_free_vcpu, kvm_vcpu_destroy)."""
         kernel = self.vm.kernel
+        if self.vmcb.vmsa is not None:
+            self.vmcb.vmsa.forget()
         if self.vmsa_pfn:
             if kernel.soc.chip.sme_coherent:
                 kernel.soc.clflush(self.vmsa_pfn * PAGE, PAGE)
@@ -198,10 +195,7 @@ class Vcpu(File):
         self.has_run, self.moment = True, None
         try:
             if self.mp_state == KVM_MP_STATE_UNINITIALIZED:
-                need(not self.shared[IMMEDIATE_EXIT], EINTR)  # kvm_run->immediate_exit
-                await Wait(lambda: self.sipi, "no INIT and no SIPI has reached this vCPU")
-                self.accept_events()
-                raise KvmError(EAGAIN, why="the vCPU was started by a message; call KVM_RUN again")
+                await mp_state.start(self, bool(self.shared[IMMEDIATE_EXIT]))  # EINTR, EAGAIN
             if self.complete is not None:
                 complete, self.complete = self.complete, None
                 if complete(self) == USER:
@@ -218,37 +212,37 @@ class Vcpu(File):
         """Enter the guest again and again until an exit is user space's (vcpu_run)."""
         vm, vmcb = self.vm, self.vmcb
         soc = vm.kernel.soc
-        trace, handlers, outcome = soc.trace, HANDLERS, RESUME
+        trace, handlers, outcome, apic = soc.trace, HANDLERS, RESUME, self.lapic
         while True:
             need(not vm.dead, EIO)  # KVM_REQ_VM_DEAD
-            if self.mp_state != KVM_MP_STATE_RUNNABLE:
-                await Wait(self._can_run, "the vCPU has halted, and no interrupt is pending")
-                self.accept_events()
-                self.mp_state, self.woken = KVM_MP_STATE_RUNNABLE, False
+            if apic is not None:
+                mp_state.accept_events(self)  # kvm_check_request(KVM_REQ_EVENT)
+                if self.mp_state != KVM_MP_STATE_RUNNABLE:
+                    await mp_state.block(self)
+                    continue
+            if self.ghcb is not None:
+                self.ghcb.unmap()
+            self.ap_reset_hold_type = 0  # sev_es_unmap_ghcb(), whether or not there was one
             for code in exits(soc, vmcb, SLICE):
                 if trace.on:
                     trace.emit(VmExit, vm.number, self.id, code & 0xFFFF_FFFF, vmcb.exit_info_1, vmcb.exit_info_2)
                 outcome = handlers[code](self)
-                if outcome:
+                if outcome or (apic is not None and apic.pending):  # or the guest sent itself an INIT
                     break
+            while outcome == LATER:
+                await Tick("between check and use of what the guest's GHCB says")
+                outcome = self.later()
             if outcome == USER:
                 return 0
             if outcome == TICK:
                 await Tick("the guest computes")
 
-    def _can_run(self) -> bool:
-        return self.woken or (self.sipi and self.mp_state == KVM_MP_STATE_INIT_RECEIVED)
-
-    def accept_events(self) -> None:
-        """Take the messages that wait for this vCPU (kvm_apic_accept_events): a SIPI starts one that has had INIT."""
-        if self.sipi and self.mp_state == KVM_MP_STATE_INIT_RECEIVED:
-            self.mp_state = KVM_MP_STATE_RUNNABLE
-        self.sipi = False
-
     def read_msr(self, number: int) -> int:
         """A model-specific register; KeyError for one that is not there."""
         if number == MSR_TSC:
             return self.vm.kernel.soc.clock.now  # one tick a virtual nanosecond
+        if lapic.MSR_BASE <= number < lapic.MSR_END:
+            return lapic.read_msr(self, number)
         if number in (MSR_FS_BASE, MSR_GS_BASE):
             return int((self.vmcb.save.fs if number == MSR_FS_BASE else self.vmcb.save.gs).base)
         if number in (MSR_EFER, MSR_APIC_BASE):
@@ -257,7 +251,11 @@ class Vcpu(File):
 
     def write_msr(self, number: int, value: int) -> None:
         """Set one; KeyError for one that is not there, or may not be set by the guest."""
-        if number in (MSR_FS_BASE, MSR_GS_BASE):
+        if lapic.MSR_BASE <= number < lapic.MSR_END:
+            lapic.write_msr(self, number, value)
+        elif number == MSR_APIC_BASE:
+            lapic.set_base(self, value)
+        elif number in (MSR_FS_BASE, MSR_GS_BASE):
             (self.vmcb.save.fs if number == MSR_FS_BASE else self.vmcb.save.gs).base = value
         else:
             setattr(self.vmcb.save, MSRS[number], value)
@@ -267,24 +265,6 @@ class Vcpu(File):
 
 
 # ------------------------------------------------------------------ ioctls
-
-
-def get_mp_state(vcpu: Vcpu, caller: Task, arg: int) -> int:
-    """KVM_GET_MP_STATE: asking makes the vCPU take the messages that wait for it."""
-    vcpu.accept_events()
-    copy_to_user(caller, arg, kvm_mp_state(vcpu.mp_state))  # EFAULT
-    return 0
-
-
-def set_mp_state(vcpu: Vcpu, caller: Task, arg: int) -> int:
-    """KVM_SET_MP_STATE."""
-    state = copy_from_user(caller, arg, kvm_mp_state).mp_state  # EFAULT
-    need(state == KVM_MP_STATE_RUNNABLE or state in LAPIC_STATES, EINVAL)  # no state of an x86 vCPU
-    need(state == KVM_MP_STATE_RUNNABLE or vcpu.vm.irqchip, EINVAL)  # !lapic_in_kernel(vcpu)
-
-    vcpu.sipi = state == KVM_MP_STATE_SIPI_RECEIVED
-    vcpu.mp_state = KVM_MP_STATE_INIT_RECEIVED if vcpu.sipi else state
-    return 0
 
 
 def set_cpuid2(vcpu: Vcpu, caller: Task, arg: int) -> int:
@@ -303,12 +283,6 @@ def set_cpuid2(vcpu: Vcpu, caller: Task, arg: int) -> int:
         elif isinstance(leaves.setdefault(entry.function, {}), dict):
             leaves[entry.function].setdefault(entry.index, values)
     vcpu.leaves, vcpu._cpuid = leaves, table
-    return 0
-
-
-def nmi(vcpu: Vcpu, caller: Task, arg: int) -> int:
-    """KVM_NMI: wakes a vCPU that has halted."""
-    vcpu.woken = True
     return 0
 
 
@@ -331,9 +305,9 @@ IOCTLS: dict[int, Row] = {
     KVM_SET_FPU: Row(vcpu_regs.set_fpu, kvm_fpu, "measured with VM types, never used"),
     KVM_GET_DEBUGREGS: Row(vcpu_regs.get_debugregs, kvm_debugregs),
     KVM_SET_DEBUGREGS: Row(vcpu_regs.set_debugregs, kvm_debugregs, "no breakpoint ever hits"),
-    KVM_GET_MP_STATE: Row(get_mp_state, kvm_mp_state),
-    KVM_SET_MP_STATE: Row(set_mp_state, kvm_mp_state, "a SIPI has no vector"),
+    KVM_GET_MP_STATE: Row(mp_state.get_mp_state, kvm_mp_state),
+    KVM_SET_MP_STATE: Row(mp_state.set_mp_state, kvm_mp_state, "nothing blocks INIT and SIPI: no SMM, no GIF"),
     KVM_SET_CPUID2: Row(set_cpuid2, kvm_cpuid2),
-    KVM_NMI: Row(nmi, None, "it wakes, no handler runs"),
     KVM_SET_GUEST_DEBUG: Row(set_guest_debug, kvm_guest_debug, "noted only"),
+    **irqchip.IOCTLS,
 }

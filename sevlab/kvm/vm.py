@@ -29,6 +29,7 @@ from sevlab.abi.kvm import (
 from sevlab.hw.npt import Npt
 from sevlab.kvm import Row, copy_from_user
 from sevlab.kvm.fd import File, KvmError, need
+from sevlab.kvm.irqchip import create_irqchip
 from sevlab.kvm.lock import Flag, Lock, Mutex
 from sevlab.kvm.memslot import Slots, SlotSet
 from sevlab.kvm.sev_commands import memory_encrypt_op
@@ -101,7 +102,7 @@ class Vm(File):
         if caller.mm is not self.mm or self.dead:
             raise KvmError(EIO)  # kvm->mm != current->mm || kvm->vm_dead
         row = IOCTLS.get(nr)
-        if row is None:
+        if row is None or nr in self.kernel.design.pinning.without:
             raise KvmError(ENOTTY)  # no such ioctl of a VM
         return row.handler(self, caller, arg)
 
@@ -180,18 +181,9 @@ def set_memory_region(vm: Vm, caller: Task, argp: int) -> int:
     if old and (new is None or new.gfn != old.gfn):
         vm.npt.drop(old.gfn, old.pages)
         vm.memory_reclaimed()
+    vm.kernel.design.pinning.slot_changed(vm, caller, old, new)
     gpa, size, hva = region.guest_phys_addr, region.memory_size, region.userspace_addr
     vm.kernel.trace.emit(SlotSet, vm.number, region.slot, gpa, size, hva)
-    return 0
-
-
-async def create_irqchip(vm: Vm, caller: Task, arg: int) -> int:
-    """KVM_CREATE_IRQCHIP: interrupt controllers in the kernel; vCPUs then wait and start there."""
-    async with Lock(vm.lock):
-        need(not vm.irqchip, EEXIST)  # irqchip_in_kernel(kvm)
-        need(not vm.created, EINVAL)  # kvm->created_vcpus
-
-        vm.irqchip = True
     return 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import count
+from itertools import chain, count
 from typing import Any
 
 from sevlab import guest, owner, vmm
@@ -20,7 +20,8 @@ PAGE = boot.PAGE
 
 def _free(host: Host, name: str) -> str:
     """A process name that nobody has: `name`, else `name-2` and so on."""
-    return next(one for one in (name, *(f"{name}-{n}" for n in count(2))) if one not in host.processes)
+    names = chain([name], (f"{name}-{n}" for n in count(2)))
+    return next(one for one in names if one not in host.processes)
 
 
 def empty_guest(host: Host, *, size: int = 64 << 10, policy: int = POLICY) -> Any:
@@ -58,17 +59,6 @@ def deliver(vm: Any, session: Any, entries: Mapping[str | bytes, bytes]) -> Any:
     vm.inject_secret(header, packet)
     vm.finish()
     return vm.run()
-
-
-def mailbox(vm: Any) -> bytes:
-    """What the guest left in the page that it shares; b"" when it left nothing.
-
-    Raises ValueError when the guest left a complaint instead of an answer.
-    """
-    status, data = boot.read_answer(vm.read(boot.MAILBOX, PAGE))
-    if status not in (0, boot.ANSWER):
-        raise ValueError(f"the guest gave no answer, it complains with status {status:#x}")
-    return data
 
 
 def tampering(seed: int = 7) -> list[dict[str, str]]:

@@ -22,9 +22,9 @@ def chain_steps(verdict: ChainVerdict) -> Text:
     """A verdict over a chain, step by step from the root: who vouches for whom, and whether it fits."""
     rows = []
     for edge in verdict.edges:
-        signer = "you know" if edge.signer == "owner" else f"{edge.signer.upper()} signs"
-        what = "itself" if edge.signer == edge.subject else edge.subject.upper()
-        rows.append({"who": signer, "whom": what, "": "fits" if edge.ok else "not checked" if edge.ok is None else "does not fit"})
+        who = "you know the" if edge.signer == "owner" else f"{edge.signer.upper()} signs"
+        whom = "itself" if edge.signer == edge.subject else edge.subject.upper()
+        rows.append({"step": f"{who} {whom}", "fits": "not checked" if edge.ok is None else "yes" if edge.ok else "no"})
     return table(rows)
 
 

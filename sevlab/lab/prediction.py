@@ -15,18 +15,27 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from sevlab.lab.style import CARD
 
 MOST = 5  # answers that one reads before one chooses
+# JupyterLab's one-letter shortcuts match the focused element itself, so each input says that its keys are its own.
+QUIET_KEYS = 'data-lm-suppress-shortcuts="true"'
+
+
+class Answer(NamedTuple):
+    """What the machine says to a question; the evidence that decides (bytes, a refusal, a table); one sentence of reason."""
+
+    says: Any
+    evidence: Any = ""
+    because: str = ""
 
 
 class Prediction:
     """A question, its possible answers, what the machine says, and why.
 
-    `evidence` is what decides: a number, bytes, a refusal, as text. Without
-    answers to choose from the reader makes up his mind unaided.
+    Without answers to choose from the reader makes up his mind unaided.
     """
 
     def __init__(self, question: str, answers: Sequence[str], revealed: str, evidence: str = "", because: str = "") -> None:
@@ -55,29 +64,30 @@ class Prediction:
         group = "sevlab-" + hashlib.sha256(self.question.encode()).hexdigest()[:12]
         choices = self.answers or ("I have made up my mind",)
         # A check box and not a radio button: there an arrow key, meant to look around, would choose already.
-        answers = "".join(f'<label><input type="checkbox" name="{group}"><span>{e(one)}</span></label>' for one in choices)
+        box = f'<input type="checkbox" name="{group}" {QUIET_KEYS}>'
+        answers = "".join(f"<label>{box}<span>{e(one)}</span></label>" for one in choices)
         you = "".join(f'<span class="you">You said: {e(one)}.</span> ' for one in self.answers)
         evidence = f"<pre>{e(self.evidence)}</pre>" if self.evidence else ""
         because = f"<p>{e(self.because)}</p>" if self.because else ""
         return (
-            f'<style>{CARD}</style><section class="sevlab-card" aria-label="Prediction" data-lm-suppress-shortcuts="true">'
+            f'<style>{CARD}</style><section class="sevlab-card" aria-label="Prediction" {QUIET_KEYS}>'
             f'<fieldset><legend>{e(self.question)}</legend><div class="answers">{answers}</div></fieldset>'
             '<p class="wait">Not answered yet. You may read on; the card keeps your place.</p>'
-            f'<div class="reveal" aria-live="polite"><p>{you}<b>The machine says: {e(self.revealed)}</b></p>'
+            f'<div class="reveal" aria-live="polite"><p>{you}<b>The machine says: {e(self.revealed)}.</b></p>'
             f"{evidence}{because}</div></section>"
         )
 
 
-def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], Any], because: str = "") -> Prediction:
+def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], Any]) -> Prediction:
     """Ask `question` before the machine is looked at.
 
-    `reveal()` looks at the machine and returns what it says: one of `answers`
-    (anything with a str, where there are none), or that and the evidence for
-    it. `because` is one sentence of reason.
+    `reveal()` looks at the machine and returns an Answer, or only what it says.
+    It stands in the lab's own module and not in the cell, where everybody would
+    read it beside the question.
 
     Raises ValueError for one answer alone, for more than five, and when the
     machine says something that was not offered.
     """
     said = reveal()
-    answer, evidence = said if isinstance(said, tuple) else (said, "")
-    return Prediction(question, answers, str(answer), str(evidence), because)
+    answer = said if isinstance(said, Answer) else Answer(said)
+    return Prediction(question, answers, str(answer.says), str(answer.evidence), answer.because)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from textwrap import wrap
 from typing import Any
 
 from sevlab.wire import Wire
 
 ROW = 16
+WIDTH = 92  # letters of a line of prose
 SHORT = 16  # bytes of a value that are shown; the rest is an ellipsis
 
 
@@ -69,6 +71,14 @@ def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | 
         rows.append(row | ({"what it is": notes.get(name, "")} if notes else {}))
         at += len(data)
     return Text(table(rows).text, title)
+
+
+def verdicts(found: Mapping[str, object]) -> Text:
+    """Named verdicts, each in a paragraph of its own under its name."""
+    lines: list[str] = []
+    for name, verdict in found.items():
+        lines += [name, *wrap(str(verdict), WIDTH, initial_indent="    ", subsequent_indent="    ")]
+    return Text("\n".join(lines))
 
 
 def flip(data: bytes, bit: int = 0) -> bytes:

@@ -68,6 +68,6 @@ def _effect(event: dict[str, Any]) -> str:
             return f"slot {event['asid']} holds its key"
         case "Loaded":
             size = event["size"]
-            amount = f"{size >> 10} KiB are" if not size % 1024 else f"{size} bytes are"
-            return f"{amount} in the digest, then encrypted"
+            amount = f"{size >> 10} KiB" if not size % 1024 else f"{size} bytes"
+            return f"{amount}: hashed, then encrypted"
     return ""

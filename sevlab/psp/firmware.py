@@ -137,6 +137,8 @@ class Psp:
         hpa = paddr & self._strip
         need(not hpa % align, Status.INVALID_ADDRESS)  # the address is not aligned
         need(hpa + n <= self.soc.dram.size, Status.INVALID_ADDRESS)  # the range ends beyond the machine's memory
+        if self.soc.caches is not None:
+            self.soc.caches.snoop(paddr, n)
         return hpa
 
     def guest(self, handle: int) -> Guest:

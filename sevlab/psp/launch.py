@@ -6,7 +6,6 @@ one to the next. Source: firmware.md 2.4, 4.6, 4.7.
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from sevlab import crypto
@@ -28,9 +27,9 @@ from sevlab.abi.sev import (
     policy_api,
 )
 from sevlab.hw import pages
+from sevlab.hw.savearea import CRC_BLOCK, seal
 from sevlab.psp import channel
 from sevlab.psp.context import Guest
-from sevlab.psp.crc import crc64
 from sevlab.psp.rules import need
 from sevlab.psp.validate import accept_owner
 from sevlab.trace import Event, u8, u32, u64
@@ -40,9 +39,6 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 BLOCK = 16
-CRC_BLOCK = 64  # bytes of the TMR that a VMSA's check value has to itself
-CRC_COVERS = 0xFC0  # bytes of a VMSA that the check value covers
-CRC_FIELDS = 0x380  # where the firmware writes into a VMSA: a zero, then where the check value lies
 
 
 class GuestMade(Event, lane="psp"):
@@ -128,15 +124,10 @@ def launch_update_vmsa(psp: Psp, cmd: LaunchUpdate) -> None:
     block = _crc_block(psp, guest, hpa)  # RESOURCE_LIMIT: the TMR is full
 
     measured = psp.soc.dram.read(hpa, PAGE)
-    page = bytearray(measured)
-    struct.pack_into("<QQ", page, CRC_FIELDS, 0, block)
-    check = crc64(page[:CRC_COVERS])
 
     guest.digest.update(measured)  # as the host left it: the owner cannot know what the firmware adds
     guest.crc_blocks[hpa] = block
-    psp.soc.dram.write(block, check.to_bytes(8, "little"))
-    psp.soc.dram.write(hpa, page)
-    psp.soc.engine.encrypt(guest.asid, hpa, PAGE)
+    seal(psp.soc, guest.asid, hpa, measured, block)
     psp.soc.pages.mark(hpa // PAGE, (hpa + PAGE - 1) // PAGE - hpa // PAGE + 1, pages.VMSA, guest.asid)
     psp.soc.trace.emit(Loaded, guest.handle, hpa, PAGE, 1)
     psp.moved = PAGE

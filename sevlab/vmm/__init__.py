@@ -5,12 +5,16 @@
     vm.inject_secret(header, payload)
     vm.finish()
     vm.run()
+    helper = vmm.mirror(vm)                       # a second VM with the same key
+    vm = vmm.move(vm, to=process)                 # the same guest, another VMM
 
 `vmm.steps` has the same launch as one function a step.
 """
 
 from sevlab.vmm import steps
 from sevlab.vmm.launch import launch
+from sevlab.vmm.mirror import mirror
+from sevlab.vmm.move import move
 from sevlab.vmm.vm import Exit, Slot, Vcpu, Vm
 
-__all__ = ["Exit", "Slot", "Vcpu", "Vm", "launch", "steps"]
+__all__ = ["Exit", "Slot", "Vcpu", "Vm", "launch", "mirror", "move", "steps"]

@@ -23,7 +23,7 @@ def launch(
     kernel: Any = None,
     initrd: bytes | None = None,
     append: str = "",
-    policy: int = 1,
+    policy: int | None = 1,
     vcpus: int = 1,
     session: Any = None,
     process: Process | None = None,
@@ -31,6 +31,8 @@ def launch(
     memory: int = boot.MEMORY,
     hashes_gpa: int | None = None,
     legacy: bool = False,
+    irqchip: bool = False,
+    shared: bool = False,
     name: str | None = None,
 ) -> Vm:
     """Launch a guest up to its measurement, and return it: `inject_secret`, `finish` and `run` are still to come.
@@ -39,9 +41,12 @@ def launch(
     stand-in for its top page; or `program` alone, which then is the firmware.
     `args` are the program's. `kernel` (bytes, or a program), `initrd` and
     `append` are booted directly and measured as hashes. `es` follows the
-    policy unless given. `memory` counts bytes of RAM at gpa 0 and grows with
+    policy unless given; a `policy` of None is an ordinary VM, without a key and
+    ready to run. `memory` counts bytes of RAM at gpa 0 and grows with
     the kernel. `process` is the VMM's own; without one it is made (`name`, or
-    vmm, vmm-2, ...), with enough RLIMIT_MEMLOCK. For `hashes_gpa`, `legacy` and
+    vmm, vmm-2, ...), with enough RLIMIT_MEMLOCK. With `shared` the guest's
+    memory can be mapped by another process, which `vmm.move` needs. With `irqchip` the
+    kernel has the interrupt controllers, and processors wait and start there. For `hashes_gpa`, `legacy` and
     `session` see `sevlab.vmm.steps`.
 
     Raises ValueError for what no VMM could start, OSError for what kernel or
@@ -51,6 +56,8 @@ def launch(
     if kernel is not None and not isinstance(kernel, bytes | bytearray | memoryview):
         host.register(kernel)
         kernel = kernel.image()
+    if policy is None and (session is not None or es):
+        raise ValueError("an ordinary VM (policy=None) has no session and no encrypted registers")
     if kernel is None and (initrd is not None or append):
         raise ValueError("an initrd or a command line needs a kernel")
     if vcpus < 1:
@@ -63,16 +70,21 @@ def launch(
     if process is None:
         process = host.process(name or _free_name(host), memlock=memory + 2 * len(image) + SLACK)
     try:
-        vm = steps.create_vm(process, es=bool(policy & POLICY_ES) if es is None else es, legacy=legacy)
+        es = bool((policy or 0) & POLICY_ES) if es is None else es
+        vm = steps.create_vm(process, es=es, legacy=legacy, shared=shared, plain=policy is None)
         steps.add_memory(vm, 0, memory)
         steps.add_firmware(vm, image)
         if kernel is not None:
             steps.place_kernel(vm, kernel, initrd, append)
+        if irqchip:
+            steps.add_irqchip(vm)
         steps.add_vcpus(vm, vcpus)
         steps.reset_vcpus(vm)
         if vm.es:
             steps.point_aps(vm)
 
+        if policy is None:
+            return vm
         steps.launch_start(vm, policy, session)
         steps.load_firmware(vm)
         if kernel is not None:

@@ -1,13 +1,15 @@
 """The loop that runs vCPUs, and the few devices that a guest of the course meets.
 
-One thread takes the vCPUs in turn, so that two runs of a notebook see the same
-order. What a guest asks of the world it asks by ports and by memory that is not
+The vCPUs take turns in the order of their numbers, each in a KVM_RUN of its own that
+goes on until it waits, so that two runs of a notebook see the same order. What a guest asks of the world it asks by ports and by memory that is not
 there: a debug port prints, a start-up message written to the local APIC starts
 another vCPU, everything else is an empty bus, which reads as ones and forgets
 what is written.
 
-The interrupt controllers are the VMM's (QEMU's kernel-irqchip=off): the kernel
-then tells user space of every HLT, and of a processor that holds for a reset.
+Without `irqchip` the interrupt controllers are the VMM's (QEMU's kernel-irqchip=off):
+the kernel tells user space of every HLT, and of a processor that holds for a reset,
+which user space has no way to complete: run again, it finds that nothing has come.
+With it (QEMU's default) processors halt, hold and start inside KVM_RUN.
 """
 
 from __future__ import annotations
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
 CONSOLE_PORTS = (0x402, 0xE9, 0x3F8)  # OVMF's debug port, Bochs's, the first serial line
 ICR = 0xFEE0_0300  # the local APIC's command register; the target's number stands in the word at +0x10
-STARTUP, MODE, OTHERS = 6 << 8, 7 << 8, 3 << 18
+INIT, STARTUP, MODE, OTHERS = 5 << 8, 6 << 8, 7 << 8, 3 << 18
+PATIENCE = 32  # turns that a guest may compute, or wait for another, without an exit
 _WAITING = frozenset({KVM_EXIT_HLT, KVM_EXIT_AP_RESET_HOLD, KVM_EXIT_INTR})
 
 
@@ -45,28 +48,37 @@ def run(vm: Vm, rounds: int) -> Exit:
     and the like) ends the loop at once.
     """
     last: Exit | None = None
+    held: list[Exit] = []
     for vcpu in vm.vcpus:
         vcpu.waiting = ""
-    for _ in range(rounds):
-        ready = [vcpu for vcpu in vm.vcpus if vcpu.started and not vcpu.waiting]
-        if not ready:
-            break
-        for vcpu in ready:
-            last = _enter(vcpu)
-            if last is None or _device(vm, vcpu, last):
-                continue
-            if last.reason not in _WAITING:
-                return last
-            vcpu.waiting = last.name
-    if last is None:
-        return Exit(0, KVM_EXIT_INTR, "INTR")
-    return last
-
-
-def _enter(vcpu: Vcpu) -> Exit | None:
-    """One KVM_RUN; None when it only has to be called again."""
+    quiet = 0  # turns of all in which no KVM_RUN came back
     try:
-        return vcpu.enter()
+        for _ in range(rounds):
+            ready = [vcpu for vcpu in vm.vcpus if vcpu.started and not vcpu.waiting]
+            moved, quiet = False, quiet + 1
+            for vcpu in ready:
+                moved |= vcpu.go_on(alone=len(ready) == 1)
+                found = _left(vcpu) if vcpu.came_back else None
+                if found is not None:
+                    last, quiet = found, 0
+                    if serve(vm, vcpu, found):
+                        continue
+                    if found.reason not in _WAITING:
+                        return found
+                    vcpu.waiting = found.name
+            if not moved or quiet > PATIENCE:
+                break
+    finally:
+        held = [vcpu.stop() for vcpu in vm.vcpus if vcpu.call is not None]
+    if held and (last is None or last.reason not in _WAITING):
+        return held[0]
+    return last or Exit(0, KVM_EXIT_INTR, "INTR")
+
+
+def _left(vcpu: Vcpu) -> Exit | None:
+    """What a KVM_RUN that came back says; None when it only has to be called again."""
+    try:
+        return vcpu.left()
     except OSError as error:
         if error.errno == EAGAIN:
             return None
@@ -75,7 +87,7 @@ def _enter(vcpu: Vcpu) -> Exit | None:
         raise
 
 
-def _device(vm: Vm, vcpu: Vcpu, exit: Exit) -> bool:
+def serve(vm: Vm, vcpu: Vcpu, exit: Exit) -> bool:
     """Answer a port or memory access; whether it was one."""
     if exit.reason == KVM_EXIT_IO:
         _port(vm, vcpu, exit.detail)
@@ -105,12 +117,13 @@ def _mmio(vm: Vm, vcpu: Vcpu, mmio: kvm_run_mmio) -> None:
 
 
 def _message(vm: Vm, sender: Vcpu, icr: int) -> None:
-    """A message between vCPUs; only the one that starts a processor means anything here."""
-    if icr & MODE != STARTUP:
-        return
+    """A message between vCPUs: one starts a processor that nobody has started, any wakes one that waits; INIT does nothing yet."""
     for vcpu in vm.vcpus:
-        if vcpu is not sender and not vcpu.started and (icr & OTHERS == OTHERS or vcpu.index == vm.icr_target):
+        if vcpu is sender or not (icr & OTHERS == OTHERS or vcpu.index == vm.icr_target) or icr & MODE == INIT:
+            continue
+        if not vcpu.started and icr & MODE == STARTUP:
             start(vm, vcpu, icr & 0xFF)
+        vcpu.waiting = ""
 
 
 def start(vm: Vm, vcpu: Vcpu, vector: int) -> None:

@@ -12,13 +12,12 @@ from sevlab.abi import boot, hashes, ovmf
 from sevlab.abi.kvm import (
     KVM_CAP_VM_TYPES,
     KVM_CHECK_EXTENSION,
+    KVM_CREATE_IRQCHIP,
     KVM_CREATE_VCPU,
     KVM_CREATE_VM,
     KVM_GET_SUPPORTED_CPUID,
     KVM_GET_VCPU_MMAP_SIZE,
-    KVM_MEMORY_ENCRYPT_REG_REGION,
     KVM_SET_CPUID2,
-    KVM_SET_USER_MEMORY_REGION,
     KVM_SEV_ES_INIT,
     KVM_SEV_INIT,
     KVM_SEV_INIT2,
@@ -31,34 +30,41 @@ from sevlab.abi.kvm import (
     KVM_X86_SEV_VM,
     kvm_cpuid2,
     kvm_cpuid_entry2,
-    kvm_enc_region,
     kvm_sev_init,
     kvm_sev_launch_measure,
     kvm_sev_launch_start,
     kvm_sev_launch_update_data,
-    kvm_userspace_memory_region,
 )
 from sevlab.abi.session import Measurement
 from sevlab.kvm.process import Process
+from sevlab.vmm import ram
 from sevlab.vmm.vm import Slot, Vcpu, Vm
 
 FIRMWARE_LIMIT = 16 << 20  # bytes: below it, the space under 4 GiB belongs to devices
-CPUID_ENTRIES = 100  # room for the leaves that the kernel offers
+CPUID_ENTRIES = 100  # room for the leaves that the kernel offers, and one more
+TOPOLOGY = 0xB  # the leaf that names a processor's number on the bus
 HOLE = boot.TOP - FIRMWARE_LIMIT
 
 
-def create_vm(process: Process, *, es: bool = False, legacy: bool = False) -> Vm:
+def create_vm(process: Process, *, es: bool = False, legacy: bool = False, shared: bool = False, plain: bool = False) -> Vm:
     """Open the two devices, create a VM and make it an SEV guest.
 
     Where the kernel has VM types (6.10 and newer) the VM is of such a type and
     KVM_SEV_INIT2 makes it a guest; elsewhere, or with `legacy` (QEMU's
     legacy-vm-type), KVM_SEV_INIT or KVM_SEV_ES_INIT does. The two differ in
-    what the registers of an SEV-ES guest measure.
+    what the registers of an SEV-ES guest measure. `shared`: the guest's memory
+    will be a memfd's, which another process can map too. `plain` leaves it an
+    ordinary VM, without a key.
     """
     kvm, sev = process.open("/dev/kvm"), process.open("/dev/sev", "r+")
+    if plain:
+        vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, KVM_X86_DEFAULT_VM), es=False)
+        vm.shared, vm.ram_listeners = shared, []
+        return vm
     kind = KVM_X86_SEV_ES_VM if es else KVM_X86_SEV_VM
     typed = not legacy and bool(process.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) >> kind & 1)
     vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, kind if typed else KVM_X86_DEFAULT_VM), es=es)
+    vm.vm_type, vm.shared = kind if typed else KVM_X86_DEFAULT_VM, shared
     if typed:
         vm.sev_op(KVM_SEV_INIT2, kvm_sev_init())
     else:
@@ -71,15 +77,15 @@ def add_memory(vm: Vm, gpa: int, size: int) -> Slot:
 
     The last of these pins them: a page under a key may not move (REG_REGION).
     """
-    slot = Slot(gpa, size, vm.process.mmap(size))
-    region = kvm_userspace_memory_region(slot=len(vm.slots), guest_phys_addr=gpa, memory_size=size, userspace_addr=slot.hva)
+    block = ram.add_block(vm, size)
     try:
-        vm.ioctl(KVM_SET_USER_MEMORY_REGION, region, step="SET_USER_MEMORY_REGION")
+        slot = ram.show(vm, block, gpa)
     except OSError:
-        vm.process.munmap(slot.hva, size)
+        vm.process.munmap(block.hva, size)
+        if block.fd >= 0:
+            vm.process.close(block.fd)
         raise
-    vm.slots.append(slot)
-    vm.ioctl(KVM_MEMORY_ENCRYPT_REG_REGION, kvm_enc_region(addr=slot.hva, size=size), step="MEMORY_ENCRYPT_REG_REGION")
+    ram.tell(vm, block, True)
     return slot
 
 
@@ -98,12 +104,19 @@ def add_firmware(vm: Vm, image: bytes) -> Slot:
     return slot
 
 
+def add_irqchip(vm: Vm) -> None:
+    """Have the kernel keep the interrupt controllers, as QEMU does by default. Only before there is a vCPU."""
+    vm.ioctl(KVM_CREATE_IRQCHIP, step="CREATE_IRQCHIP")
+    vm.irqchip = True
+
+
 def add_vcpus(vm: Vm, count: int) -> None:
     """Create vCPUs 0 to count - 1 and map the page that each shares with the kernel."""
     size = vm.process.ioctl(vm.kvm, KVM_GET_VCPU_MMAP_SIZE, 0)
     for index in range(count):
         fd = vm.ioctl(KVM_CREATE_VCPU, index, step="CREATE_VCPU")
         vm.vcpus.append(Vcpu(vm.process, index, fd, vm.process.mmap(size, fd=fd)))
+        vm.vcpus[-1].started = vm.irqchip or index == 0
 
 
 def reset_vcpus(vm: Vm) -> None:
@@ -116,8 +129,10 @@ def reset_vcpus(vm: Vm) -> None:
     room = kvm_cpuid2(nent=CPUID_ENTRIES).pack() + bytes(CPUID_ENTRIES * kvm_cpuid_entry2.SIZE)
     leaves = vm.process.put(room)
     vm.process.ioctl(vm.kvm, KVM_GET_SUPPORTED_CPUID, leaves)
-    signature = _leaf(vm.process.read(leaves, len(room)), 1).eax
+    table = vm.process.read(leaves, len(room))
+    signature = _leaf(table, 1).eax
     for vcpu in vm.vcpus:
+        vm.process.write(leaves, _numbered(table, vcpu.index))
         vcpu.ioctl(KVM_SET_CPUID2, leaves)
         regs, sregs = vcpu.registers()
         regs.rdx = signature
@@ -126,6 +141,20 @@ def reset_vcpus(vm: Vm) -> None:
         sregs.cs.type = 11  # code, readable, accessed
         sregs.tr.type = 11  # a busy TSS
         vcpu.set_registers(regs, sregs)
+
+
+def _numbered(table: bytes, number: int) -> bytes:
+    """The leaves of one vCPU: its number on the bus in leaf 1 (eight bits of it) and in leaf 0xB."""
+    entries = []
+    for index in range(kvm_cpuid2.unpack(table).nent):
+        entry = kvm_cpuid_entry2.unpack(table, kvm_cpuid2.SIZE + index * kvm_cpuid_entry2.SIZE)
+        if entry.function == 0:
+            entry.eax = max(entry.eax, TOPOLOGY)
+        elif entry.function == 1:
+            entry.ebx |= (number & 0xFF) << 24
+        entries.append(entry)
+    entries.append(kvm_cpuid_entry2(TOPOLOGY, edx=number))
+    return kvm_cpuid2(len(entries)).pack() + b"".join(entry.pack() for entry in entries)
 
 
 def _leaf(table: bytes, function: int) -> kvm_cpuid_entry2:

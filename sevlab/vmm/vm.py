@@ -7,6 +7,7 @@ private is not.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from sevlab.abi import boot, ovmf
@@ -15,6 +16,7 @@ from sevlab.abi.kvm import (
     KVM_EXIT_FAIL_ENTRY,
     KVM_EXIT_HYPERCALL,
     KVM_EXIT_INTERNAL_ERROR,
+    KVM_EXIT_INTR,
     KVM_EXIT_IO,
     KVM_EXIT_MEMORY_FAULT,
     KVM_EXIT_MMIO,
@@ -46,6 +48,7 @@ from sevlab.abi.kvm import (
     kvm_sregs,
 )
 from sevlab.kvm.process import Process
+from sevlab.vmm import ram
 from sevlab.wire import Wire
 
 # What the union of kvm_run holds after an exit of this reason.
@@ -60,12 +63,20 @@ VIEWS: dict[int, type[Wire]] = {
 }
 
 
+TURN = 4  # steps of a KVM_RUN in one turn: its lock, 10,000 instructions or a wait, and some more
+
+
 class Slot(NamedTuple):
-    """A memslot: `size` bytes of the process's memory at `hva` are the guest's at `gpa`."""
+    """A memslot: `size` bytes of the process's memory at `hva` are the guest's at `gpa`.
+
+    `fd` is the memfd behind it, or -1; `number` the kernel's name for the slot.
+    """
 
     gpa: int
     size: int
     hva: int
+    fd: int = -1
+    number: int = 0
 
 
 class Exit(NamedTuple):
@@ -83,16 +94,17 @@ class Exit(NamedTuple):
 class Vcpu:
     """One vCPU: its descriptor, and the page that kernel and VMM share (`run_hva`).
 
-    `started` says whether the loop runs it: the first one does, the others wait
-    for a start-up message. `waiting` says why it does not go on just now.
+    `started` says whether the loop runs it: where the kernel has no interrupt
+    controllers the first one does, the others wait for a start-up message. `waiting` says why it does not go on just now.
     """
 
-    __slots__ = ("fd", "index", "process", "run_hva", "started", "waiting")
+    __slots__ = ("call", "fd", "index", "process", "run_hva", "started", "waiting")
 
     def __init__(self, process: Process, index: int, fd: int, run_hva: int) -> None:
         self.process, self.index, self.fd, self.run_hva = process, index, fd, run_hva
         self.started = index == 0
         self.waiting = ""
+        self.call: Any = None  # the KVM_RUN under way
 
     def ioctl(self, nr: int, arg: Any = 0) -> int:
         """One ioctl of the vCPU's descriptor."""
@@ -111,12 +123,44 @@ class Vcpu:
         self.ioctl(KVM_SET_REGS, regs)
 
     def enter(self) -> Exit:
-        """One KVM_RUN.
+        """One KVM_RUN, to its end.
 
         Raises OSError as KVM_RUN does: EINTR when nothing could go on, EAGAIN after an INIT.
         """
+        self.go_on(alone=True)
+        return self.left()
+
+    def go_on(self, *, alone: bool = False) -> bool:
+        """A turn of this vCPU's KVM_RUN, which begins if none is under way: whether it could do anything.
+
+        `alone` drives it to its end, and whatever else has begun where it waits.
+        """
+        if self.call is None:
+            self.call = self.process.begin(self.fd, KVM_RUN, 0)
+        call = self.call
+        if alone:
+            with suppress(OSError):  # left() raises it
+                call.finish()
+            return True
+        moved = False
+        for _ in range(TURN):
+            if call.state != "runnable":
+                break
+            call.step()
+            moved = True
+        return moved
+
+    @property
+    def came_back(self) -> bool:
+        """Whether the KVM_RUN under way is over: `left` says how."""
+        return self.call is not None and self.call.state == "done"
+
+    def left(self) -> Exit:
+        """The exit of a KVM_RUN that is over. Raises OSError as KVM_RUN does."""
+        call, self.call = self.call, None
+        assert call is not None
         try:
-            self.ioctl(KVM_RUN)
+            call.finish()
         except OSError as error:
             error.step = "KVM_RUN"  # type: ignore[attr-defined]
             raise
@@ -124,6 +168,18 @@ class Vcpu:
         reason = kvm_run.unpack(page).exit_reason
         view = VIEWS.get(reason)
         return Exit(self.index, reason, EXIT_NAMES.get(reason, str(reason)), view and view.unpack(page, KVM_RUN_UNION))
+
+    def stop(self) -> Exit:
+        """A signal for the thread in KVM_RUN: it comes back with what it was waiting for."""
+        call = self.call
+        assert call is not None
+        why = str(call.waits_for) if call.waits_for else None
+        call.interrupt()
+        with suppress(OSError):
+            call.finish()
+        self.call = None
+        self.waiting = "INTR"
+        return Exit(self.index, KVM_EXIT_INTR, "INTR", why)
 
     def __repr__(self) -> str:
         return f"<Vcpu {self.index}: fd {self.fd}, {self.waiting or ('running' if self.started else 'not started')}>"
@@ -142,11 +198,16 @@ class Vm:
         self.process, self.kvm, self.sev, self.fd, self.es = process, kvm, sev, fd, es
         self.vcpus: list[Vcpu] = []
         self.slots: list[Slot] = []
+        self.ram_listeners: list[ram.Listener] = [ram.register]  # told of each RAM block that comes or goes
         self.firmware: ovmf.Ovmf | None = None
         self.handle = 0  # the firmware's name for the guest, from LAUNCH_START
         self.policy = 0
         self.measurement: bytes | None = None
         self.console = bytearray()
+        self.vm_type = 0  # what KVM_CREATE_VM was given
+        self.irqchip = False  # whether the kernel has the interrupt controllers
+        self.shared = False  # whether the guest's memory can be mapped by another process
+        self.borrowed = False  # whether its slots are another VM's of this process
         self.icr_target = 0  # whom the next message between vCPUs is for
 
     # ------------------------------------------------------------- memory
@@ -247,8 +308,10 @@ class Vm:
 
     def close(self) -> None:
         """Unmap and close all that the VM has; the kernel frees it with its last reference."""
-        for slot in self.slots:
+        for slot in () if self.borrowed else self.slots:
             self.process.munmap(slot.hva, slot.size)
+            if slot.fd >= 0:
+                self.process.close(slot.fd)
         for vcpu in self.vcpus:
             self.process.munmap(vcpu.run_hva, KVM_VCPU_MMAP_SIZE)
         for fd in (*(vcpu.fd for vcpu in self.vcpus), self.fd, self.kvm, self.sev):

@@ -12,6 +12,7 @@ from sevlab.crypto import Stream
 from sevlab.hw.cpu import vmrun
 from sevlab.hw.npt import Npt
 from sevlab.hw.program import Program
+from sevlab.hw.savearea import seal
 from sevlab.hw.soc import Soc
 from sevlab.hw.vmcb import Vmcb
 from sevlab.kvm.vcpu_regs import reset_state
@@ -21,6 +22,7 @@ ASID, KEY = 5, bytes(range(16))
 OTHER, OTHER_KEY = 7, bytes(range(50, 66))
 RESET = 0xFFFF_FFF0
 PAGE = 0x1000
+TMR = 0x500000  # where the check values of sealed save areas lie
 
 
 def frame(gfn: int) -> int | None:
@@ -61,7 +63,7 @@ class Board:
         self.load(at, self.soc.programs.add(program, args=args))
         save = reset_state()
         save.cs.base, save.rip = at & -0x10000, at & 0xFFFF
-        self.soc.engine.write(ASID, vmsa_hpa, save.pack())
+        seal(self.soc, ASID, vmsa_hpa, save.pack(), TMR + (vmsa_hpa >> 12) % 64 * 64)
         return Vmcb(self.npt, reset_state(), asid=ASID, sev=True, es=True, vmsa_hpa=vmsa_hpa)
 
     def run(self, vmcb: Vmcb, budget: int = 10_000) -> int:

@@ -24,6 +24,7 @@ EVERY: dict[str, Callable[[], Any]] = {
     "vmgexit": isa.vmgexit,
     "jump": lambda: isa.jump(0x1000),
     "checkpoint": isa.checkpoint,
+    "load_cr3": lambda: isa.load_cr3(0x1000),
     "ud2": isa.ud2,
 }
 

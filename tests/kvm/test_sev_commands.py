@@ -35,7 +35,7 @@ from sevlab.abi.kvm import (
 from sevlab.abi.sev import Status
 from sevlab.kvm import designs
 from sevlab.kvm.ladder import ladder
-from sevlab.kvm.sev_commands import COMMANDS, MIRROR_MAY, SevCommand, commands, memory_encrypt_op
+from sevlab.kvm.sev_commands import COMMANDS, SevCommand, commands, memory_encrypt_op
 
 NOWHERE = 0x6660_0000
 EVERY = pytest.mark.parametrize("design", designs.DESIGNS.values(), ids=lambda d: d.name)
@@ -196,14 +196,14 @@ def test_a_mirror_may_ask_for_four_things_and_the_rest_is_einval_whatever_it_is(
     owner, mirror = rig.started(), rig.init()
     rig.file(mirror).sev.owner = rig.file(owner)
     for id in range(130):
-        if id in MIRROR_MAY:
+        if id in designs.MIRROR.may:
             with refuses(ENOTTY if id == KVM_SEV_LAUNCH_UPDATE_VMSA else EBADF if id == KVM_SEV_GUEST_STATUS else EFAULT):
                 rig.op(mirror, id, NOWHERE)
         else:
             with refuses(EINVAL):
                 rig.op(mirror, id, NOWHERE)
         assert rig.last.error == UNTOUCHED
-    assert {KVM_SEV_LAUNCH_UPDATE_VMSA, KVM_SEV_GUEST_STATUS, KVM_SEV_DBG_DECRYPT, KVM_SEV_DBG_ENCRYPT} == MIRROR_MAY
+    assert {KVM_SEV_LAUNCH_UPDATE_VMSA, KVM_SEV_GUEST_STATUS, KVM_SEV_DBG_DECRYPT, KVM_SEV_DBG_ENCRYPT} == designs.MIRROR.may
     rig.file(mirror).sev.owner = None
 
 

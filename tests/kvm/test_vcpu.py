@@ -52,6 +52,7 @@ from sevlab.hw.isa import checkpoint, hlt, load, out, program, store
 from sevlab.hw.pages import VMSA
 from sevlab.kvm import designs
 from sevlab.kvm.call import Blocked
+from sevlab.kvm.lapic import INIT, SIPI
 from sevlab.kvm.vcpu import IOCTLS
 
 GETTERS = {
@@ -136,7 +137,7 @@ def test_a_vm_that_dies_under_a_run_ends_it(rig: Rig) -> None:
         call.step()
 
     rig.file(guest.vm).dead = True
-    guest.vcpu().woken = True
+    guest.vcpu().nmi_pending = True
 
     with refuses(EIO):
         call.finish()
@@ -222,7 +223,7 @@ def test_a_vcpu_that_got_its_message_asks_to_be_run_again(rig: Rig) -> None:
     while call.state != "interruptible":
         call.step()
     vcpu = guest.vcpu(1)
-    vcpu.mp_state, vcpu.sipi = KVM_MP_STATE_INIT_RECEIVED, True
+    vcpu.lapic.pending = INIT | SIPI
 
     with refuses(EAGAIN):
         call.finish()

@@ -111,8 +111,9 @@ def test_a_capability_is_not_claimed_where_it_cannot_be_enabled(make_rig: Any, d
     vm = rig.vm()
     claimed = rig.qemu.ioctl(vm, KVM_CHECK_EXTENSION, cap)
 
-    assert claimed == (0 if getattr(design, "mirror" if cap == 197 else "move") is designs.ABSENT else 1)
-    if not claimed:
+    answer = design.mirror if cap == KVM_CAP_VM_COPY_ENC_CONTEXT_FROM else design.move
+    assert claimed == (0 if answer in (designs.ABSENT, designs.MOVE_V11) else 1)  # V11 had it and forgot to say so
+    if answer is designs.ABSENT:
         with refuses(EINVAL):
             rig.qemu.ioctl(vm, KVM_ENABLE_CAP, kvm_enable_cap(cap=cap, args=(rig.kvm, 0, 0, 0)))
 

@@ -143,7 +143,7 @@ class Machine:
             "es": psp.es,
             "tmr": psp.tmr,
             "serial": psp.serial,
-            "keys": repr(psp.keys),
+            "keys": psp.keys,
             "nv": psp.nv.read(),
             "guests": {
                 handle: (g.digest.hexdigest(), dict(g.crc_blocks), *(getattr(g, field) for field in GUEST_FIELDS))

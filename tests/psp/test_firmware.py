@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 import pytest
-from psp.machine import BUFFER, DATA, MEMORY, OUT, Machine, good
+from psp.machine import BUFFER, MEMORY, OUT, Machine, good
 
 from sevlab.abi import sev
 from sevlab.abi.sev import Cmd, PlatformState, Status
@@ -127,16 +127,19 @@ def test_a_guests_life_can_be_read_from_the_trace() -> None:
     assert steps == [(Cmd.LAUNCH_START, 0, 1), (Cmd.LAUNCH_MEASURE, 1, 2), (Cmd.LAUNCH_FINISH, 2, 3), (Cmd.DECOMMISSION, 3, 0)]
 
 
-def test_time_passes_with_every_command_and_with_the_bytes_it_moves() -> None:
-    machine = Machine().up()
-    handle = machine.guest()
+@pytest.mark.parametrize(
+    "cmd", [Cmd.LAUNCH_UPDATE_DATA, Cmd.LAUNCH_UPDATE_VMSA, Cmd.LAUNCH_SECRET, Cmd.COPY, Cmd.DBG_DECRYPT, Cmd.DBG_ENCRYPT]
+)
+def test_a_command_takes_its_time_and_more_when_it_moves_bytes(cmd: Cmd) -> None:
+    machine, buffer = good(cmd)
+    refused = type(buffer)(handle=77)
 
-    def cost(length: int) -> int:
+    def cost(buffer: Any) -> int:
         before = machine.soc.clock.now
-        machine(Cmd.LAUNCH_UPDATE_DATA, sev.LaunchUpdate(handle, paddr=DATA, len=length))
+        machine(cmd, buffer)
         return machine.soc.clock.now - before
 
-    assert 0 < cost(0) < cost(4096) < cost(65536)
+    assert 0 < cost(refused) < cost(buffer)
 
 
 @pytest.mark.parametrize("api", [(0, 24), (0, 24, 256), (-1, 0, 0), (0, 24, 15, 0)])

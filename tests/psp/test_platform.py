@@ -8,6 +8,7 @@ from psp.machine import MIB, NV, TMR, Machine, exported
 from sevlab.abi import sev
 from sevlab.abi.sev import Cmd, GuestState, PlatformState, Status
 from sevlab.hw import pages
+from sevlab.psp.asids import AsidState
 from sevlab.psp.store import EMPTY
 
 
@@ -179,6 +180,7 @@ def test_shutdown_drops_guests_keys_and_slots() -> None:
 
     assert not machine.psp.guests
     assert not machine.soc.engine.has(asid)
+    assert set(machine.psp.asids.states[1:]) == {AsidState.INVALID}
     assert (guest.vek, guest.asid, guest.state) == (bytes(32), 0, GuestState.UNINIT)
     machine.must(Cmd.INIT, sev.Init())
     assert machine(Cmd.DEACTIVATE, sev.Handle(handle)) is Status.INVALID_PLATFORM_STATE

@@ -102,6 +102,13 @@ def test_a_signing_key_that_is_none_is_an_invalid_certificate(bad: dict[str, byt
     assert refuses(validate, PEK, OCA.replace(**bad)) is Status.INVALID_CERTIFICATE
 
 
+@pytest.mark.parametrize("bad", [off_curve(), {"curve": 1}, {"version": 2}])
+def test_a_well_signed_certificate_of_what_is_no_key_is_an_invalid_certificate(bad: dict[str, bytes]) -> None:
+    assert KEYS.pek is not None
+
+    assert refuses(validate, signed(PDH.replace(**bad), 1, KEYS.pek), PEK) is Status.INVALID_CERTIFICATE
+
+
 def test_an_owners_certificate_is_taken_whoever_signed_it() -> None:
     cert = owner_cert()
 

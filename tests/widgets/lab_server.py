@@ -211,6 +211,12 @@ class Book:
         """The status line of a widget."""
         return self.page.locator(".sl").nth(index).locator(".sl-status").inner_text()
 
+    def theme(self, name: str) -> None:
+        """Switch the whole lab to "light" or "dark", and wait until the widgets have followed."""
+        self.page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: `JupyterLab ${name}` })", name.capitalize())
+        self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower())
+        self.settle(500)
+
     def settle(self, milliseconds: int = 150) -> None:
         """Let messages and frames pass."""
         self.page.wait_for_timeout(milliseconds)

@@ -25,10 +25,14 @@ class Absent:
     """The kernel does not know it."""
 
     extension = 0
+    may: frozenset[int] = frozenset()  # as the seam `mirror`: no VM is one
 
     def enable(self, vm: Any, caller: Any, source_fd: int) -> int:
         """EINVAL, as for a capability that was never invented."""
         raise KvmError(EINVAL)  # default: of the switch in kvm_vm_ioctl_enable_cap()
+
+    def destroy(self, vm: Any) -> None:
+        """As the seam `mirror`: there is none to destroy."""
 
     def __repr__(self) -> str:
         return "Absent()"

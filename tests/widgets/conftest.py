@@ -1,0 +1,124 @@
+"""What the widget tests share: a machine without a machine, and one real JupyterLab with one Chromium.
+
+    def test_...(machine):           machine() is a host that a test makes up
+    def test_...(sent):              sent(widget) is the list of messages a view would get
+    @pytest.mark.ui
+    def test_...(notebook, shot):    notebook(cells) runs them in a browser; shot(widget, name) keeps a picture
+
+The helpers stand beside this file and are loaded by path: the folder `widgets` of
+the project itself would hide them as a package.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import judges
+import pytest
+
+HERE = Path(__file__).parent
+ARTIFACTS = HERE / "artifacts"
+
+
+def sibling(name: str) -> ModuleType:
+    """A helper module of this folder."""
+    full = f"widget_tests_{name}"
+    if full not in sys.modules:
+        spec = importlib.util.spec_from_file_location(full, HERE / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        sys.modules[full] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[full])
+    return sys.modules[full]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ui: drives a real JupyterLab in a headless Chromium")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser comes last: what fails without one is seen first."""
+    items.sort(key=lambda item: "ui" in item.keywords)
+
+
+@pytest.fixture
+def machine() -> Callable[..., Any]:
+    """Makes hosts out of nothing."""
+    return sibling("machine").Machine  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[dict[str, Any], list[bytes]]]]:
+    """Lets somebody look at a widget, and gives the list to which its messages go."""
+
+    def look(widget: Any, *, width: int = 800, size: str = "M") -> list[tuple[dict[str, Any], list[bytes]]]:
+        messages: list[tuple[dict[str, Any], list[bytes]]] = []
+        monkeypatch.setattr(type(widget), "send", lambda self, content, buffers=None: messages.append((content, buffers or [])))
+        widget.got_ready("view-1", width, size)
+        return messages
+
+    return look
+
+
+# ------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JupyterLab and one Chromium for the whole session, comms on the main thread."""
+    server = sibling("lab_server")
+    server.require()
+    with server.Lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture
+def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """Opens notebooks of the cells given, runs them, and closes them when the test is over.
+
+    Afterwards no page may have asked anybody else for anything, and no widget may have complained.
+    """
+    books: list[Any] = []
+    said: list[str] = []
+
+    def open_one(*cells: str, run: bool = True, **options: Any) -> Any:
+        name = re.sub(r"\W+", "-", request.node.name)[-60:] + f"-{len(books)}"
+        book = lab.open(name, cells, **options)
+        book.page.on("console", lambda message: said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None)
+        books.append(book)
+        return book.run() if run else book
+
+    yield open_one
+    for book in books:
+        book.close()
+    assert lab.foreign() == []
+    assert said == []
+
+
+@pytest.fixture
+def shot() -> Callable[[Any, str], Path]:
+    """Keeps a picture of a widget, light and dark, among the artefacts (which git ignores)."""
+    ARTIFACTS.mkdir(exist_ok=True)
+
+    def keep(book: Any, name: str, index: int = 0) -> Path:
+        for theme in ("light", "dark"):
+            book.theme(theme)
+            book.page.locator(".sl").nth(index).screenshot(path=ARTIFACTS / f"{name}-{theme}.png")
+        book.theme("light")
+        return ARTIFACTS / f"{name}-light.png"
+
+    return keep
+
+
+@pytest.fixture
+def violations() -> Callable[[Any], list[str]]:
+    """What axe-core finds wrong in a book's output areas; skipped where it is absent."""
+    axe = sibling("axe")
+    if not axe.FILE.is_file():
+        judges.absent(f"axe-core {axe.VERSION} is not in {axe.FILE.parent} (make judges, or python tests/widgets/axe.py)")
+    return lambda book: axe.violations(book.page)
