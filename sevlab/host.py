@@ -141,6 +141,15 @@ class Host:
         moved: list[tuple[int, int, int]] = self.act("compact")(process, hva, n, to)
         return moved
 
+    def swap_out(self, process: Process, hva: int, n: int = PAGE) -> list[tuple[int, int]]:
+        """An honest kernel short of memory: the pages under `n` bytes at `hva` go to the disk: (hva, the hpa they left).
+
+        They come back when somebody looks, in whatever frame is free then. Pages that are pinned, or were
+        never touched, stay. Raises OSError EFAULT where nothing is mapped.
+        """
+        gone: list[tuple[int, int]] = self.act("swap_out")(process, hva, n)
+        return gone
+
     # What these do is an entry; see ACTS.
 
     def _process(self, name: str, **kw: Any) -> Process:
@@ -176,6 +185,16 @@ class Host:
             to = None
             moved.append((va, old << 12, new << 12))
         return moved
+
+    def _swap_out(self, process: Process, hva: int, n: int) -> list[tuple[int, int]]:
+        gone = []
+        for va in range(hva & -PAGE, hva + n, PAGE):
+            try:
+                gone.append((va, process.mm.swap_out(va) << 12))
+            except KvmError:
+                if process.mm.find(va) is None:
+                    raise
+        return gone
 
     # ------------------------------------------------- what an observer sees
 
@@ -332,6 +351,7 @@ ACTS = {
     "npt.remap": "_npt_remap",
     "npt.drop": "_npt_drop",
     "compact": "_compact",
+    "swap_out": "_swap_out",
 }
 
 

@@ -23,6 +23,7 @@ from __future__ import annotations
 import struct
 import sys
 from collections.abc import Iterator
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, NamedTuple, Self, dataclass_transform, get_args, get_origin
 
 u8 = Annotated[int, "B"]
@@ -106,6 +107,7 @@ class _WireType(type):
     FORMAT: struct.Struct
     CODECS: dict[str, _Codec]
     NUMBERS: bool
+    FLAT: bool
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _WireType:
         notes = {key: note for key, note in _annotations(namespace).items() if "ClassVar" not in str(note)}
@@ -128,7 +130,23 @@ class _WireType(type):
         cls.SIZE = cls.FORMAT.size
         # A layout of numbers alone packs and unpacks with no work per field.
         cls.NUMBERS = all(not codec.length for codec in codecs.values())
+        # One of numbers and byte strings takes what its struct unpacks as it is.
+        cls.FLAT = all(not codec.nested and (not codec.length or codec.code.endswith("s")) for codec in codecs.values())
+        cls._values, cls._fill, cls._default = None, None, None
         return cls
+
+    def _hurry(cls) -> None:
+        """Make what packs and fills an object of this class in one go: at its first use, since most layouts have none."""
+        names = cls.NAMES
+        if len(names) == 1:
+            (only,) = names
+            cls._values = staticmethod(lambda wire: (getattr(wire, only),))
+        else:
+            cls._values = attrgetter(*names) if names else staticmethod(lambda wire: ())
+        made: dict[str, Any] = {}
+        exec(f"def fill(wire, values): [{', '.join(f'wire.{name}' for name in names)}] = values", made)
+        cls._fill = staticmethod(made["fill"])
+        cls._default = tuple(codec.default for codec in cls.CODECS.values())
 
 
 class Wire(metaclass=_WireType):
@@ -144,13 +162,22 @@ class Wire(metaclass=_WireType):
     FORMAT: ClassVar[struct.Struct]
     CODECS: ClassVar[dict[str, _Codec]]
     NUMBERS: ClassVar[bool]
+    FLAT: ClassVar[bool]
+    _values: ClassVar[Any]
+    _fill: ClassVar[Any]
+    _default: ClassVar[Any]
 
     def __init__(self, *values: Any, **named: Any) -> None:
         names = self.NAMES
         if len(values) > len(names):
             raise TypeError(f"{type(self).__name__} has {len(names)} fields, {len(values)} values were given")
-        for name, codec in self.CODECS.items():
-            setattr(self, name, codec.nested.unpack(codec.default) if codec.nested else codec.default)
+        if self.FLAT:
+            if self._fill is None:
+                type(self)._hurry()
+            self._fill(self, self._default)
+        else:
+            for name, codec in self.CODECS.items():
+                setattr(self, name, codec.nested.unpack(codec.default) if codec.nested else codec.default)
         for name, value in (*zip(names, values, strict=False), *named.items()):
             if name not in self.CODECS:
                 raise TypeError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(names)}")
@@ -179,7 +206,11 @@ class Wire(metaclass=_WireType):
         Raises ValueError when a value does not fit its field.
         """
         try:
-            return self.FORMAT.pack(*([getattr(self, name) for name in self.NAMES] if self.NUMBERS else self._flat()))
+            if self.NUMBERS:
+                if self._values is None:
+                    type(self)._hurry()
+                return self.FORMAT.pack(*self._values(self))
+            return self.FORMAT.pack(*self._flat())
         except struct.error as error:
             raise ValueError(f"{type(self).__name__}.{self._misfit() or error}") from error
 
@@ -210,9 +241,10 @@ class Wire(metaclass=_WireType):
         if len(data) - offset < self.SIZE:
             raise ValueError(f"{type(self).__name__} takes {self.SIZE} bytes, {max(len(data) - offset, 0)} are there")
         values = self.FORMAT.unpack_from(data, offset)
-        if self.NUMBERS:
-            for name, value in zip(self.NAMES, values, strict=True):
-                setattr(self, name, value)
+        if self.FLAT:
+            if self._fill is None:
+                type(self)._hurry()
+            self._fill(self, values)
             return self
         at = 0
         for name, codec in self.CODECS.items():

@@ -135,7 +135,7 @@ async def vc_store(ghcb: int, gpa: int, data: bytes, c: bool | None) -> None:
 
 async def vc_vmmcall(ghcb: int, nr: int, *args: int) -> int:
     """VMMCALL: the number, the privilege level, and as many arguments as there are."""
-    shown = ((RAX, nr), (CPL, 0)) + tuple(zip(ARGUMENTS, args, strict=False))
+    shown = ((RAX, nr), (CPL, 0), *zip(ARGUMENTS, args, strict=False))
     (value,) = await vouched(await ask(ghcb, SVM_EXIT_VMMCALL, registers=shown), RAX)
     return value
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from sevlab.hw import xstate
 from sevlab.hw.access import fetch, fetch_again, load, load_cr3, store
 from sevlab.hw.clock import COSTS
 from sevlab.hw.engine import NoKey
@@ -55,6 +56,8 @@ __all__ = ["Thread", "Vmcb", "exits", "vmrun"]
 
 # MSRs that the processor answers itself in an SEV guest (firmware.md 7.2).
 MSR_GHCB, MSR_SEV_STATUS = 0xC001_0130, 0xC001_0131
+
+CR4_OSXSAVE = 1 << 18
 
 FETCH: Instruction = ("fetch",)  # what a processor does before its first instruction
 WORLD_SWITCH = COSTS["VMRUN"].ns + COSTS["VMEXIT"].ns
@@ -113,12 +116,21 @@ def _checkpoint(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> None:
     vmcb.thread = Thread(vmcb.thread.program, instruction[1])
 
 
+def _xsave(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> bytes | Fault:
+    if vmcb.es and vmcb.vmsa is not None:
+        cr4, image = int.from_bytes(vmcb.vmsa.image[0x148:0x150], "little"), xstate.from_area(vmcb.vmsa.image)
+    else:
+        cr4, image = vmcb.save.cr4, xstate.finish(vmcb.xsave)
+    return image if cr4 & CR4_OSXSAVE else Fault(UD)
+
+
 LOCAL: dict[str, Callable[[Any, Vmcb, Instruction], Any]] = {
     "load": load,
     "store": store,
     "load_cr3": load_cr3,
     "pause": lambda soc, vmcb, instruction: None,
     "rdtsc": lambda soc, vmcb, instruction: soc.clock.now,
+    "xsave": _xsave,
     "ud2": lambda soc, vmcb, instruction: Fault(UD),
     "jump": _jump,
     "checkpoint": _checkpoint,

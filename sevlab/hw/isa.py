@@ -61,6 +61,7 @@ __all__ = [
     "vmmcall",
     "wbinvd",
     "wrmsr",
+    "xsave",
 ]
 
 UD, GP, PF, VC = 6, 13, 14, 29  # exception vectors
@@ -185,6 +186,12 @@ def ins(port: int, count: int, size: int = 1) -> Step:
 def rdtsc() -> Step:
     """The time-stamp counter: one tick a virtual nanosecond. Not intercepted by KVM, so no exit."""
     return (yield ("rdtsc",))
+
+
+@coroutine
+def xsave() -> Step:
+    """The 4,096 bytes that XSAVE writes with all components asked for. Raises Fault(UD) unless CR4.OSXSAVE is set."""
+    return (yield ("xsave",))
 
 
 @coroutine

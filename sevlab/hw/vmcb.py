@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sevlab.abi.kvm_vcpu import kvm_regs
 from sevlab.abi.vmsa import Vmsa
+from sevlab.hw import xstate
 from sevlab.hw.isa import Fault
 from sevlab.hw.npt import Npt
 from sevlab.hw.thread import Thread
@@ -44,7 +45,7 @@ class Vmcb:
 
     __slots__ = (
         *("asid", "code", "data", "es", "event", "exit_code", "exit_info_1", "exit_info_2", "ghcb_gpa", "gpa", "npt"),
-        *("regs", "save", "seen", "sev", "skip", "thread", "vmsa", "vmsa_hpa", "why"),
+        *("regs", "save", "seen", "sev", "skip", "thread", "vmsa", "vmsa_hpa", "why", "xsave"),
     )
 
     def __init__(self, npt: Npt, save: Vmsa, *, asid: int = 0, sev: bool = False, es: bool = False, vmsa_hpa: int = 0) -> None:
@@ -60,6 +61,7 @@ class Vmcb:
         self.skip = False
         self.event: Fault | None = None
         self.data = b""
+        self.xsave = xstate.initial()  # floating-point and vector registers (of a sealed processor: in its save area)
         self.thread: Thread | None = None
         self.code = 0
         self.gpa = 0  # where the access under way begins, as the guest's own page tables have it

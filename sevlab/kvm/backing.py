@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from errno import EBUSY, EFAULT, EINVAL
 from operator import attrgetter
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from sevlab.hw.pages import MOVED, PRIVATE, STALE
 from sevlab.kvm.fd import CARRIERS, KvmError, need
@@ -48,6 +48,15 @@ class Extent:
         return f"<Extent: pages {self.first} to {self.first + self.count - 1} at pfn {self.pfn:#x}>"
 
 
+class Swapped(NamedTuple):
+    """A page that was swapped out: its raw bytes, the frame they were bound to, and what that frame was."""
+
+    raw: bytes
+    pfn: int
+    state: int
+    asid: int
+
+
 class Backing:
     """`pages` pages of memory that can be mapped, private to one address space or `shared`.
 
@@ -64,12 +73,18 @@ class Backing:
         self.mappings: list[Window] = []
         self._extents: list[Extent] = []  # by first page, never touching where their frames are neighbours
         self._pins: dict[int, tuple[int, int]] = {}  # a number for each pin: (first page, count)
+        self._swapped: dict[int, Swapped] = {}  # pages whose bytes lie on the disk, by page
         self._next_pin = 0
 
     # -------------------------------------------------------- its frames
 
     def find(self, page: int) -> tuple[int | None, int]:
-        """The frame of a page and how many pages go on like that; (None, n) for n pages without frames."""
+        """The frame of a page and how many pages go on like that; (None, n) for n pages without frames.
+
+        A page that was swapped out comes back at this look.
+        """
+        if page in self._swapped:
+            self._swap_in(page)
         at = bisect_right(self._extents, page, key=first_of)
         if at:
             extent = self._extents[at - 1]
@@ -77,6 +92,8 @@ class Backing:
             if into < extent.count:
                 return extent.pfn + into, extent.count - into
         following = self._extents[at].first if at < len(self._extents) else self.pages
+        if self._swapped:
+            following = min([following, *(other for other in self._swapped if other > page)])
         return None, following - page
 
     def runs(self, page: int, count: int) -> Iterator[tuple[int | None, int]]:
@@ -137,12 +154,7 @@ class Backing:
         bound to the old address. Answers (old pfn, new pfn). Raises EFAULT for a page without a frame,
         EBUSY for one that may not move or a `pfn` in use, ENOMEM when there is no frame to go to.
         """
-        old, _ = self.find(page)
-        if old is None:
-            raise KvmError(EFAULT, why="the page was never touched: there is nothing to move")
-        if not self.movable or self.pinned(page):
-            what = "pinned" if self.movable else "the kernel's own"
-            raise KvmError(EBUSY, why=f"frame {old:#x} is {what}: it stays where it is")
+        old = self._loose(page)
         new = self.frames.take(1)[0][0] if pfn is None else self.frames.take_at(pfn)
 
         for mapping in self.mappings:
@@ -155,6 +167,41 @@ class Backing:
         self._put(page, new, 1)
         self.frames.give(old, 1, MOVED)
         return old, new
+
+    def swap_out(self, page: int) -> int:
+        """Write a page's raw bytes to the disk and give its frame away: that frame's number.
+
+        It comes back, in whatever frame is free then, when somebody next looks. Raises as `move`.
+        """
+        old = self._loose(page)
+
+        for mapping in self.mappings:
+            mapping.tell(page, 1)
+        states = self.frames.pages
+        raw = bytes(self.frames.dram.view(old << 12, PAGE))
+        self._take(page, 1)
+        self._swapped[page] = Swapped(raw, old, states.state(old), states.asid(old))
+        self.frames.give(old, 1, MOVED)
+        return old
+
+    def _swap_in(self, page: int) -> None:
+        """Bring a page back. A guest's private page is stale, unless it comes to lie where it was."""
+        pfn = self.frames.take(1)[0][0]  # ENOMEM
+        raw, old, state, asid = self._swapped.pop(page)
+
+        self.frames.dram.write(pfn << 12, raw)
+        self.frames.pages.mark(pfn, 1, STALE if state == PRIVATE and pfn != old else state, asid)
+        self._put(page, pfn, 1)
+
+    def _loose(self, page: int) -> int:
+        """The frame of a page that may leave it. Raises EFAULT for a page without one, EBUSY for one that must stay."""
+        pfn, _ = self.find(page)
+        if pfn is None:
+            raise KvmError(EFAULT, why="the page was never touched: there is nothing to move")
+        if not self.movable or self.pinned(page):
+            what = "pinned" if self.movable else "the kernel's own"
+            raise KvmError(EBUSY, why=f"frame {pfn:#x} is {what}: it stays where it is")
+        return pfn
 
     def _put(self, page: int, pfn: int, count: int) -> None:
         """Enter frames for pages that have none."""
@@ -179,6 +226,8 @@ class Backing:
         """Forget the frames of a range: what they were, as (page, (pfn, count))."""
         taken: list[tuple[int, Run]] = []
         end = page + count
+        for gone in [other for other in self._swapped if page <= other < end]:
+            del self._swapped[gone]
         at = bisect_right(self._extents, page, key=first_of)
         if at and self._extents[at - 1].first + self._extents[at - 1].count > page:
             at -= 1
@@ -256,6 +305,7 @@ class Backing:
                 dram.write(pfn << 12, dram.view(source << 12, size << 12))
                 twin._put(page, pfn, size)
                 source, page = source + size, page + size
+        twin._swapped = dict(self._swapped)
         return twin
 
     def __len__(self) -> int:
@@ -267,4 +317,6 @@ class Backing:
         return f"<Backing: {len(self)} of {self.pages} pages, {kind}, {len(self._extents)} runs, {len(self._pins)} pins>"
 
 
-CARRIERS.update(method.__code__ for method in (Backing.assign, Backing.page, Backing.pin, Backing.move, Backing.copy))
+# Their refusals carry their own words; the rung is whoever asked.
+WORDY = (Backing.assign, Backing.page, Backing.pin, Backing.move, Backing.swap_out, Backing._loose, Backing.copy)
+CARRIERS.update(method.__code__ for method in WORDY)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from sevlab.kvm.vcpu import Vcpu
 
 # Of an SEV-ES vCPU everything moves that the sealed save area and the GHCB stand for; what its VM sets stays.
-ES_STATE = ("vmsa_pfn", "guest_state_protected", "received_first_sipi", "ap_reset_hold_type")
+ES_STATE = ("vmsa_pfn", "guest_state_protected", "received_first_sipi", "ap_reset_hold_type", "ghcb")
 ES_CONTROL = tuple(field for field in Vmcb.__slots__ if field not in ("asid", "sev", "es", "npt"))
 
 
@@ -153,6 +153,9 @@ def hand_over_registers(dst: Vcpu, src: Vcpu) -> None:
             mine, theirs = getattr(one, field), getattr(other, field)
             setattr(one, field, theirs)
             setattr(other, field, mine)
+    for vcpu in (dst, src):
+        if vcpu.ghcb is not None:
+            vcpu.ghcb.vcpu = vcpu
 
 
 # --------------------------------------------------------------- who pays

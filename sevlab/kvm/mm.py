@@ -4,7 +4,7 @@ An `Mm` maps backings at addresses and remembers the pages it has looked up. A
 `Pin` keeps pages where they are, and alive, whatever the process does with its
 mappings.
 
-Not modelled: access rights of a mapping, swap, copy on write (fork copies).
+Not modelled: access rights of a mapping, copy on write (fork copies), and so no merging of equal pages.
 """
 
 from __future__ import annotations
@@ -265,10 +265,19 @@ class Mm:
 
     def move(self, va: int, pfn: int | None = None) -> tuple[int, int]:
         """Compaction of the page at `va`, as `Backing.move`: (old pfn, new pfn). Raises EFAULT, EBUSY, ENOMEM."""
+        mapping = self._mapping(va)
+        return mapping.backing.move(mapping.offset + ((va - mapping.start) >> 12), pfn)
+
+    def swap_out(self, va: int) -> int:
+        """Swap out the page at `va`, as `Backing.swap_out`: the frame it left. Raises EFAULT, EBUSY."""
+        mapping = self._mapping(va)
+        return mapping.backing.swap_out(mapping.offset + ((va - mapping.start) >> 12))
+
+    def _mapping(self, va: int) -> Mapping:
         mapping = self.find(va)
         if mapping is None:
             raise _fault(va)
-        return mapping.backing.move(mapping.offset + ((va - mapping.start) >> 12), pfn)
+        return mapping
 
     def read(self, va: int, n: int) -> bytes:
         """`n` bytes at `va`. Raises EFAULT unless all of them are mapped."""
@@ -350,4 +359,4 @@ class Mm:
 
 
 # Their refusals carry their own words; the rung is whoever asked.
-CARRIERS.update(method.__code__ for method in (Mm.page, Mm._seen, Mm.translate, Mm.move, Mm.read, Mm.write, Mm._pieces, Mm.pin))
+CARRIERS.update(method.__code__ for method in (Mm.page, Mm._seen, Mm.translate, Mm._mapping, Mm.move, Mm.swap_out, Mm.read, Mm.write, Mm._pieces, Mm.pin))

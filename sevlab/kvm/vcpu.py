@@ -38,10 +38,27 @@ from sevlab.abi.kvm import (
     kvm_regs,
     kvm_sregs,
 )
+from sevlab.abi.kvm_vcpu import (
+    KVM_GET_MSRS,
+    KVM_GET_SREGS2,
+    KVM_GET_VCPU_EVENTS,
+    KVM_GET_XCRS,
+    KVM_GET_XSAVE,
+    KVM_SET_MSRS,
+    KVM_SET_SREGS2,
+    KVM_SET_VCPU_EVENTS,
+    KVM_SET_XCRS,
+    KVM_SET_XSAVE,
+    kvm_msrs,
+    kvm_sregs2,
+    kvm_vcpu_events,
+    kvm_xcrs,
+    kvm_xsave,
+)
 from sevlab.hw.cpu import exits
 from sevlab.hw.pages import HOST, VMSA
 from sevlab.hw.vmcb import Vmcb
-from sevlab.kvm import Row, copy_from_user, irqchip, lapic, mp_state, vcpu_regs
+from sevlab.kvm import Row, copy_from_user, irqchip, lapic, mp_state, vcpu_regs, vcpu_state
 from sevlab.kvm.backing import Backing
 from sevlab.kvm.exits import HANDLERS, LATER, RESUME, TICK, USER
 from sevlab.kvm.fd import File, KvmError, need
@@ -118,7 +135,6 @@ class Vcpu(File):
         self.has_run = False
         self.leaves: dict[int, Any] = {}
         self._cpuid: bytes = b""
-        self.fpu = kvm_fpu(fcw=vcpu_regs.FCW, mxcsr=vcpu_regs.MXCSR)
         self.apic_base = vcpu_regs.APIC_BASE | vcpu_regs.APIC_ENABLE | (0 if vcpu_id else vcpu_regs.APIC_BSP)
         self.cr0 = self.cr4 = self.efer = 0
         self.moment: int | None = None  # the RSP that names the guest as it stands
@@ -175,6 +191,11 @@ class Vcpu(File):
     def vmsa_page(self) -> bytes:
         """The 4,096 bytes that LAUNCH_UPDATE_VMSA measures and encrypts."""
         return vcpu_regs.vmsa_page(self)
+
+    @property
+    def xsave(self) -> bytearray:
+        """Floating-point and vector registers, as XSAVE writes them."""
+        return self.vmcb.xsave
 
     @property
     def dr7(self) -> int:
@@ -301,10 +322,20 @@ IOCTLS: dict[int, Row] = {
     KVM_SET_REGS: Row(vcpu_regs.set_regs, kvm_regs, "RSP and RIP choose what runs; a program's other registers are its own"),
     KVM_GET_SREGS: Row(vcpu_regs.get_sregs, kvm_sregs, "no CR8, no pending interrupt"),
     KVM_SET_SREGS: Row(vcpu_regs.set_sregs, kvm_sregs, "paging modes are checked and have no effect"),
-    KVM_GET_FPU: Row(vcpu_regs.get_fpu, kvm_fpu, "the state at reset, or what was set"),
-    KVM_SET_FPU: Row(vcpu_regs.set_fpu, kvm_fpu, "measured with VM types, never used"),
-    KVM_GET_DEBUGREGS: Row(vcpu_regs.get_debugregs, kvm_debugregs),
-    KVM_SET_DEBUGREGS: Row(vcpu_regs.set_debugregs, kvm_debugregs, "no breakpoint ever hits"),
+    KVM_GET_SREGS2: Row(vcpu_regs.get_sregs2, kvm_sregs2, "no PDPTRs"),
+    KVM_SET_SREGS2: Row(vcpu_regs.set_sregs2, kvm_sregs2, "PDPTRs are checked and have no effect"),
+    KVM_GET_FPU: Row(vcpu_state.get_fpu, kvm_fpu, "the state at reset, or what was set"),
+    KVM_SET_FPU: Row(vcpu_state.set_fpu, kvm_fpu, "a guest sees it by XSAVE alone"),
+    KVM_GET_XSAVE: Row(vcpu_state.get_xsave, kvm_xsave, "x87, SSE and AVX"),
+    KVM_SET_XSAVE: Row(vcpu_state.set_xsave, kvm_xsave, "x87, SSE and AVX"),
+    KVM_GET_XCRS: Row(vcpu_state.get_xcrs, kvm_xcrs),
+    KVM_SET_XCRS: Row(vcpu_state.set_xcrs, kvm_xcrs, "x87, SSE and AVX"),
+    KVM_GET_DEBUGREGS: Row(vcpu_state.get_debugregs, kvm_debugregs),
+    KVM_SET_DEBUGREGS: Row(vcpu_state.set_debugregs, kvm_debugregs, "no breakpoint ever hits"),
+    KVM_GET_MSRS: Row(vcpu_state.get_msrs, kvm_msrs, "a dozen registers"),
+    KVM_SET_MSRS: Row(vcpu_state.set_msrs, kvm_msrs, "a dozen registers"),
+    KVM_GET_VCPU_EVENTS: Row(vcpu_state.get_vcpu_events, kvm_vcpu_events, "an NMI that waits, nothing else"),
+    KVM_SET_VCPU_EVENTS: Row(vcpu_state.set_vcpu_events, kvm_vcpu_events, "an NMI that waits, nothing else"),
     KVM_GET_MP_STATE: Row(mp_state.get_mp_state, kvm_mp_state),
     KVM_SET_MP_STATE: Row(mp_state.set_mp_state, kvm_mp_state, "nothing blocks INIT and SIPI: no SMM, no GIF"),
     KVM_SET_CPUID2: Row(set_cpuid2, kvm_cpuid2),

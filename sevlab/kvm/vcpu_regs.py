@@ -12,8 +12,10 @@ from __future__ import annotations
 from errno import EINVAL
 from typing import TYPE_CHECKING, Any
 
-from sevlab.abi.kvm import kvm_debugregs, kvm_dtable, kvm_fpu, kvm_regs, kvm_segment, kvm_sregs
+from sevlab.abi.kvm import kvm_dtable, kvm_regs, kvm_segment, kvm_sregs
+from sevlab.abi.kvm_vcpu import KVM_SREGS2_FLAGS_PDPTRS_VALID, kvm_sregs2
 from sevlab.abi.vmsa import Segment, Vmsa
+from sevlab.hw import xstate
 from sevlab.hw.thread import moments
 from sevlab.kvm import copy_from_user, copy_to_user
 from sevlab.kvm.fd import need
@@ -31,7 +33,6 @@ CR4_RESERVED = ~0x037777FF & (1 << 64) - 1
 APIC_BASE, APIC_ENABLE, APIC_BSP = 0xFEE0_0000, 1 << 11, 1 << 8
 RDX_AT_RESET = 0x600  # where CPUID leaf 1 is not known
 RFLAGS_FIXED = 2
-FCW, MXCSR = 0x037F, 0x1F80  # the FPU at reset
 
 
 def reset_state() -> Vmsa:
@@ -68,15 +69,12 @@ def vmsa_page(vcpu: Vcpu) -> bytes:
     vmsa = Vmsa.unpack(vcpu.vmcb.save.pack())
     for name in kvm_regs.CODECS:
         setattr(vmsa, name, getattr(vcpu.vmcb.regs, name))
-    if vcpu.vm.kernel.design.init.protects_state(vcpu.vm.vm_type):
-        fpu = vcpu.fpu
-        vmsa.mxcsr, vmsa.ftw, vmsa.fsw, vmsa.fcw, vmsa.fop = fpu.mxcsr, fpu.ftwx, fpu.fsw, fpu.fcw, fpu.last_opcode
-        vmsa.x87_rip, vmsa.x87_dp = fpu.last_ip, fpu.last_dp
-        slots = [fpu.fpr[at : at + 16] for at in range(0, 128, 16)]
-        vmsa.fpreg_x87 = b"".join(slot[:8] for slot in slots) + b"".join(slot[8:10] for slot in slots)
-        vmsa.fpreg_xmm = fpu.xmm
+    vmsa.xcr0 = vcpu.xcr0
     vmsa.sev_features = vcpu.vm.sev.vmsa_features
-    return vmsa.pack()
+    page = bytearray(vmsa.pack())
+    if vcpu.vm.kernel.design.init.protects_state(vcpu.vm.vm_type):
+        xstate.into_area(page, vcpu.xsave)
+    return bytes(page)
 
 
 def shown(vcpu: Vcpu) -> None:
@@ -145,7 +143,19 @@ def _attrib(user: kvm_segment) -> int:
 def get_sregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
     """KVM_GET_SREGS. Of a sealed vCPU only control registers and the APIC base mean anything."""
     shown(vcpu)
-    save, sregs = vcpu.vmcb.save, kvm_sregs()
+    copy_to_user(caller, arg, _sregs(vcpu, kvm_sregs()))  # EFAULT
+    return 0
+
+
+def get_sregs2(vcpu: Vcpu, caller: Any, arg: int) -> int:
+    """KVM_GET_SREGS2: the same with PDPTRs, which no guest here has."""
+    shown(vcpu)
+    copy_to_user(caller, arg, _sregs(vcpu, kvm_sregs2()))  # EFAULT
+    return 0
+
+
+def _sregs(vcpu: Vcpu, sregs: Any) -> Any:
+    save = vcpu.vmcb.save
     if not vcpu.guest_state_protected:
         for user, own in SEGMENTS.items():
             setattr(sregs, user, _segment(getattr(save, own)))
@@ -153,14 +163,27 @@ def get_sregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
         sregs.idt = kvm_dtable(save.idtr.base, save.idtr.limit & 0xFFFF)
         sregs.cr2, sregs.cr3 = save.cr2, save.cr3
     sregs.cr0, sregs.cr4, sregs.efer, sregs.apic_base = vcpu.cr0, vcpu.cr4, vcpu.efer, vcpu.apic_base
-    copy_to_user(caller, arg, sregs)  # EFAULT
-    return 0
+    return sregs
 
 
 def set_sregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
     """KVM_SET_SREGS. Of a sealed vCPU it sets the APIC base and nothing else."""
     shown(vcpu)
-    sregs = copy_from_user(caller, arg, kvm_sregs)  # EFAULT
+    return _set_sregs(vcpu, copy_from_user(caller, arg, kvm_sregs))  # EFAULT, EINVAL
+
+
+def set_sregs2(vcpu: Vcpu, caller: Any, arg: int) -> int:
+    """KVM_SET_SREGS2. PDPTRs are an ordinary guest's alone."""
+    shown(vcpu)
+    sregs = copy_from_user(caller, arg, kvm_sregs2)  # EFAULT
+    need(not sregs.flags & ~KVM_SREGS2_FLAGS_PDPTRS_VALID, EINVAL)  # sregs2->flags & ~KVM_SREGS2_FLAGS_PDPTRS_VALID
+    pdptrs = bool(sregs.flags & KVM_SREGS2_FLAGS_PDPTRS_VALID)
+    pae = sregs.cr0 & CR0_PG and sregs.cr4 & CR4_PAE and not sregs.efer & EFER_LMA
+    need(not (pdptrs and (not pae or vcpu.guest_state_protected)), EINVAL)  # valid_pdptrs && (!pae || guest_state_protected)
+    return _set_sregs(vcpu, sregs)  # EINVAL
+
+
+def _set_sregs(vcpu: Vcpu, sregs: Any) -> int:
     need(_valid(sregs), EINVAL)  # !kvm_is_valid_sregs()
 
     vcpu.apic_base = sregs.apic_base
@@ -180,7 +203,7 @@ def set_sregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
     return 0
 
 
-def _valid(sregs: kvm_sregs) -> bool:
+def _valid(sregs: Any) -> bool:
     """kvm_is_valid_sregs: modes that contradict each other, bits that do not exist."""
     paged = sregs.efer & EFER_LME and sregs.cr0 & CR0_PG
     if paged and not (sregs.cr4 & CR4_PAE and sregs.efer & EFER_LMA):
@@ -190,53 +213,3 @@ def _valid(sregs: kvm_sregs) -> bool:
     if (sregs.cr0 & CR0_NW and not sregs.cr0 & CR0_CD) or (sregs.cr0 & CR0_PG and not sregs.cr0 & CR0_PE):
         return False
     return not (sregs.cr0 & CR0_RESERVED or sregs.cr4 & CR4_RESERVED)
-
-
-# ------------------------------------------------------- floating point
-
-
-def get_fpu(vcpu: Vcpu, caller: Any, arg: int) -> int:
-    """KVM_GET_FPU. Of an SEV-ES vCPU nothing is transferred, sealed or not (fpstate_is_confidential)."""
-    shown(vcpu)
-    copy_to_user(caller, arg, kvm_fpu() if _confidential(vcpu) else vcpu.fpu)  # EFAULT
-    return 0
-
-
-def set_fpu(vcpu: Vcpu, caller: Any, arg: int) -> int:
-    """KVM_SET_FPU."""
-    shown(vcpu)
-    fpu = copy_from_user(caller, arg, kvm_fpu)  # EFAULT
-
-    if not _confidential(vcpu):
-        vcpu.fpu = fpu
-    return 0
-
-
-def _confidential(vcpu: Vcpu) -> bool:
-    """From the creation of an SEV-ES vCPU on (6.1); with VM types only once it is sealed."""
-    return bool(vcpu.vm.sev.es and (vcpu.guest_state_protected or not vcpu.vm.kernel.design.init.has_vm_types))
-
-
-# ------------------------------------------------------- debug registers
-
-
-def get_debugregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
-    """KVM_GET_DEBUGREGS."""
-    shown(vcpu)
-    save = vcpu.vmcb.save
-    copy_to_user(caller, arg, kvm_debugregs(db=(save.dr0, save.dr1, save.dr2, save.dr3), dr6=save.dr6, dr7=save.dr7))  # EFAULT
-    return 0
-
-
-def set_debugregs(vcpu: Vcpu, caller: Any, arg: int) -> int:
-    """KVM_SET_DEBUGREGS."""
-    shown(vcpu)
-    given = copy_from_user(caller, arg, kvm_debugregs)  # EFAULT
-    need(not given.flags, EINVAL)  # dbgregs->flags
-    need(not given.dr6 >> 32, EINVAL)  # !kvm_dr6_valid(dbgregs->dr6)
-    need(not given.dr7 >> 32, EINVAL)  # !kvm_dr7_valid(dbgregs->dr7)
-
-    save = vcpu.vmcb.save
-    save.dr0, save.dr1, save.dr2, save.dr3 = given.db
-    save.dr6, save.dr7 = given.dr6 | 0xFFFF0FF0, given.dr7 | 0x400
-    return 0

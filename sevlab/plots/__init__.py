@@ -14,13 +14,13 @@ from typing import Any
 _HOME = {
     "Plot": "style",
     "asid_occupancy": "asids",
-    "delta": "pictures",
-    "engines": "pictures",
-    "launch_timeline": "timeline",
-    "migration_timeline": "timeline",
+    "delta": "images",
+    "engines": "images",
+    "launch_timeline": "times",
+    "migration_timeline": "times",
     "page_map": "pages",
-    "pictures": "pictures",
-    "timeline": "timeline",
+    "pictures": "images",
+    "timeline": "times",
 }
 
 __all__ = [*_HOME]  # noqa: PLE0604

@@ -70,7 +70,7 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     slots = sorted({one.asid for one in stretches})
     last = max(host.trace.now, 1)
     factor, unit = duration(last)
-    plot = Plot(1.7 + 0.24 * max(len(slots), 3), rows=2, sharex=True, height_ratios=[max(len(slots), 3), 3], banner=host.chip.banner)
+    plot = Plot(1.9 + 0.24 * max(len(slots), 3), rows=2, sharex=True, height_ratios=[max(len(slots), 3), 3], banner=host.chip.banner)
     bars, count = plot.axes
     rows = {asid: row for row, asid in enumerate(slots)}
     for one in stretches:
@@ -110,7 +110,7 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     count.set_xlabel(f"virtual time in {unit}")
     count.yaxis.get_major_locator().set_params(integer=True)
     count.set_xlim(0, last * factor * 1.01)
-    count.legend(loc="upper left", frameon=False, ncols=2, fontsize=8)
+    plot.figure.legend(*count.get_legend_handles_labels(), loc="outside lower left", frameon=False, ncols=2, fontsize=8)
     never = pool.max_asid - len(slots)
     bars.text(1, -0.01, f"{never} more slots, never used", transform=bars.transAxes, ha="right", va="top", fontsize=8, color=GREY)
     bars.tick_params(colors=INK, length=0)

@@ -68,7 +68,7 @@ def page_map(host: Any, first: int = 0, count: int | None = None, *, title: str 
     drawn = beside.imshow(pins, cmap=MAGNITUDE, vmin=0, vmax=max(int(pins.max()), 1), interpolation="none", aspect="auto")
     beside.set_xticks([])
     beside.set_yticks([])
-    beside.set_title("pins", loc="left", fontsize=11)
+    beside.set_title(f"pins of {pinned:,}", loc="left", fontsize=9.5)
     bar = plot.figure.colorbar(drawn, ax=beside, shrink=0.6, aspect=14)
     bar.locator = MaxNLocator(4, integer=True)
     bar.update_ticks()
@@ -84,7 +84,7 @@ def page_map(host: Any, first: int = 0, count: int | None = None, *, title: str 
         for state, look in LOOKS.items()
         if counts.get(state)
     ]
-    plot.figure.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=8.5, title=f"pinned: {pinned:,} pages")
+    plot.figure.legend(handles=handles, loc="outside lower left", ncols=5, frameon=False, fontsize=8.5)
     words = ", ".join(f"{counts[state]:,} {look.words}" for state, look in LOOKS.items() if counts.get(state))
     plot.alt = f"Map of {count:,} pages of {host.chip.name} from {first * PAGE:#x} on: {words}; {pinned:,} pinned; {each}."
     return plot

@@ -25,11 +25,11 @@ def pictures(panels: Sequence[tuple[str, bytes]], width: int = WIDTH, *, banner:
     Raises ValueError for bytes that are no whole lines.
     """
     columns = min(len(panels), 4)
-    plot = Plot(2.55 * -(-len(panels) // columns) + 0.3 * bool(banner), rows=-(-len(panels) // columns), columns=columns, banner=banner)
+    plot = Plot((2.5 if columns == 4 else 3.1) * -(-len(panels) // columns) + 0.12 + 0.3 * bool(banner), rows=-(-len(panels) // columns), columns=columns, banner=banner)
     for index, (title, data) in enumerate(panels):
         axes = plain(plot, index)
         axes.imshow(bytes_image(data, width), cmap="gray", vmin=0, vmax=255, interpolation="none")
-        axes.set_title(title, fontsize=9.5)
+        axes.set_title(title, fontsize=9)
     for index in range(len(panels), len(plot.axes)):
         plain(plot, index)
     plot.alt = "Pictures of memory, one byte a pixel: " + "; ".join(f"{' '.join(title.split())} ({_seen(data)})" for title, data in panels) + "."
@@ -60,7 +60,7 @@ def engines(image: bytes | None = None, width: int = WIDTH, *, seed: int = 7) ->
         with Host(chip, seed=seed, memory=1 << 30) as host:
             panels.append((title, on_the_bus(Box(host), image)))
     plot = pictures(panels, width)
-    plot.axes[1].set_title(plot.axes[1].get_title(), fontsize=9.5, color="white", backgroundcolor=VERMILION)
+    plot.axes[1].set_title(plot.axes[1].get_title(), fontsize=8.5, color="white", backgroundcolor=VERMILION)
     return plot
 
 

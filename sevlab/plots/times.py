@@ -17,7 +17,7 @@ from sevlab.kvm.vm import RegionSet, VmGone, VmMade
 from sevlab.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, YELLOW, Plot, duration
 from sevlab.psp.firmware import CommandDone
 
-MOST = 6  # commands whose total is drawn
+MOST = 5  # commands whose total is drawn
 FLUSHES = {"Clflush": "CLFLUSH", "PageFlushed": "VM_PAGE_FLUSH", "Wbinvd": "WBINVD"}
 # A command's family by how its name begins: colour and hatch. The first that fits counts.
 FAMILIES = {
@@ -83,7 +83,7 @@ def timeline(*hosts: Any, since: int = 0, families: Sequence[str] = (), title: s
     times = [t for one in shown for t in (one.start, one.end)] + [row["t"] for row in (*marks, *exits) if row["host"] in numbers]
     first, last = min(times, default=0), max(times, default=1)
     factor, unit = duration(max(last - first, 1))
-    plot = Plot(1.6 + 1.15 * len(hosts), columns=2, width_ratios=[3, 1], banner=next((host.chip.banner for host in hosts if host.chip.banner), ""))
+    plot = Plot(1.9 + 1.15 * len(hosts), columns=2, width_ratios=[3, 1], banner=next((host.chip.banner for host in hosts if host.chip.banner), ""))
     axes, totals = plot.axes
 
     def x(t: int) -> float:
@@ -138,9 +138,9 @@ def _totals(axes: Any, shown: Sequence[Command]) -> None:
     unit, name = duration(max((sum(times) for _, times in most), default=1))
     for row, (command, times) in enumerate(most):
         _, colour, hatch = _family(command)
-        axes.barh(row, sum(times) * unit, height=0.62, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
-        axes.text(0, row - 0.34, f"{command.lower()} ×{len(times)}: {sum(times) * unit:.3g} {name}", fontsize=7.5, va="bottom", color=INK)
-    axes.set_ylim(MOST - 0.5, -0.9)
+        axes.barh(row, sum(times) * unit, height=0.3, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
+        axes.text(0, row - 0.2, f"{command.lower()} ×{len(times)}: {sum(times) * unit:.3g} {name}", fontsize=7.5, va="bottom", color=INK)
+    axes.set_ylim(MOST - 0.6, -0.7)
     axes.set_axis_off()
     axes.set_title("where it went", loc="left", fontsize=9.5)
 
