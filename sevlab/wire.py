@@ -20,6 +20,7 @@ is no field.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,9 @@ u64 = Annotated[int, "Q"]
 i32 = Annotated[int, "i"]
 
 KINDS = {"B": "u8", "H": "u16", "I": "u32", "Q": "u64", "i": "i32"}
+
+
+_COMMON = re.compile(r"Annotated\[(bytes|tuple, u(8|16|32|64)), \d+\]")
 
 
 class Field(NamedTuple):
@@ -70,9 +74,22 @@ def _annotations(namespace: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
+_NOTES: dict[str, Any] = {}  # annotations that mean the same in every module, and are many
+
+
 def _resolve(note: Any, module: str) -> Any:
     """An annotation that `from __future__ import annotations` left as text."""
-    return eval(note, vars(sys.modules[module])) if isinstance(note, str) else note
+    if not isinstance(note, str):
+        return note
+    found = _NOTES.get(note)
+    if found is None:
+        names = vars(sys.modules[module])
+        found = names.get(note)
+        if found is None:
+            found = eval(note, names)
+            if _COMMON.fullmatch(note):
+                _NOTES[note] = found
+    return found
 
 
 def _codec(owner: str, name: str, note: Any) -> tuple[_Codec, str, int]:
@@ -178,10 +195,11 @@ class Wire(metaclass=_WireType):
         else:
             for name, codec in self.CODECS.items():
                 setattr(self, name, codec.nested.unpack(codec.default) if codec.nested else codec.default)
-        for name, value in (*zip(names, values, strict=False), *named.items()):
-            if name not in self.CODECS:
-                raise TypeError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(names)}")
-            setattr(self, name, value)
+        if values or named:
+            for name, value in (*zip(names, values, strict=False), *named.items()):
+                if name not in self.CODECS:
+                    raise TypeError(f"{type(self).__name__} has no field {name!r}; its fields are {', '.join(names)}")
+                setattr(self, name, value)
 
     def _flat(self) -> Iterator[Any]:
         """The values as the struct takes them; a byte string must fit exactly or be empty."""

@@ -78,16 +78,19 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
     FILES: ClassVar[tuple[str, ...]] = ()
     MAKER: ClassVar[str] = ""
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = ()
+    KIND: ClassVar[str]  # the class as it was written; traitlets gives each instance one of its own
     HASH: ClassVar[str]
     CODE: ClassVar[list[bytes]]
 
     entry = t.Int(None, allow_none=True, help="the journal entry that is drawn; None is now")
     selected = t.Any(None, help="what is selected in the picture")
     empty = ""
+    _unwatch: Callable[[], None] = staticmethod(lambda: None)
 
     def __init_subclass__(cls, **keywords: Any) -> None:
         if "_esm" in vars(cls):  # made by traitlets for an instance: it has its class's program
             return super().__init_subclass__(**keywords)
+        cls.KIND = f"{cls.__module__}.{cls.__qualname__}"
         files = ["frame"]
         for parent in reversed(cls.__mro__):
             files += [name for name in vars(parent).get("FILES", ()) if name not in files]
@@ -110,7 +113,6 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
         self._selector = ""  # the view whose selection is being told
         self._chrome: dict[str, Any] = {}
         self._queue = pace.Queue(self._frame)
-        self._unwatch: Callable[[], None] = lambda: None
         super().__init__()
         self.on_msg(self._receive)
         if self.trace is not None and hasattr(self.trace, "watch"):
@@ -380,7 +382,7 @@ def link(*widgets: Frame, selected: bool = True) -> None:
         sharing.append(True)
         try:
             for widget in widgets:
-                if change["name"] == "entry" or type(widget) is type(change["owner"]):
+                if change["name"] == "entry" or widget.KIND == change["owner"].KIND:
                     setattr(widget, change["name"], change["new"])
         finally:
             sharing.clear()

@@ -100,8 +100,8 @@ def figures() -> Iterator[Figure]:
     host.trace.on = False
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    for _ in range(2000):
+    for _ in range(20_000):
         process.ioctl(kvm, 0xAE00, 0)
-    each = (tracemalloc.get_traced_memory()[0] - before) / 2000
+    each = (tracemalloc.get_traced_memory()[0] - before) / 20_000
     tracemalloc.stop()
     yield Figure("journal: bytes an entry against the prototype's 251", 1.0, each / BYTES, note=f"{each:.0f} bytes")

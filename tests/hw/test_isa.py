@@ -25,6 +25,11 @@ EVERY: dict[str, Callable[[], Any]] = {
     "jump": lambda: isa.jump(0x1000),
     "checkpoint": isa.checkpoint,
     "load_cr3": lambda: isa.load_cr3(0x1000),
+    "outs": lambda: isa.outs(0x3F8, b"ab"),
+    "ins": lambda: isa.ins(0x3F8, 2),
+    "rdtsc": lambda: isa.rdtsc(),
+    "wbinvd": lambda: isa.wbinvd(),
+    "xsave": lambda: isa.xsave(),
     "ud2": isa.ud2,
 }
 

@@ -397,15 +397,27 @@ def test_an_es_vcpu_whose_state_was_never_encrypted_is_not_entered(rig: Rig) -> 
     assert rig.kernel.dmesg[-1] == "set kvm_amd.dump_invalid_vmcb=1 to dump internal KVM state."
 
 
-def test_a_vmgexit_is_one_that_nobody_handles(rig: Rig) -> None:
+def test_a_string_of_port_io_comes_a_page_at_a_time(rig: Rig) -> None:
     @program
     async def guest_program() -> None:
-        await vmgexit()
+        await outs(0x3F8, b"x" * 0x1001)
+        await store(0x1000, await ins(0x60, 3, 2), c=False)
+        await hlt()
 
-    guest = Guest(rig, guest_program, kind="es")
+    guest = Guest(rig, guest_program)
 
-    assert guest.run() == KVM_EXIT_INTERNAL_ERROR
-    assert guest.detail(kvm_run_internal).data[0] == codes.EXIT_VMGEXIT
+    assert [guest.run() and guest.detail(kvm_run_io).count for _ in range(3)] == [0x1000, 1, 3]
+    guest.qemu.write(guest.pages[0] + PIO_PAGE, b"abcdef")
+    assert guest.run() == KVM_EXIT_HLT and guest.read(0x1000, 6) == b"abcdef"
+
+
+def test_wbinvd_is_the_kernels(rig: Rig) -> None:
+    @program
+    async def guest_program() -> None:
+        await wbinvd()
+        await hlt()
+
+    assert Guest(rig, guest_program).run() == KVM_EXIT_HLT
 
 
 def test_a_guest_that_only_computes_is_interrupted_in_the_end(rig: Rig) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from sevlab import Host, Trace, chips, guest, plots, vmm
+from sevlab.abi.sev import Cmd, Handle, Status
 from sevlab.hw import pages
 from sevlab.kvm.asid import AsidFreed, AsidsFlushed, AsidTaken
 from sevlab.lab.picture import WIDTH, penguin
@@ -78,8 +79,8 @@ def test_each_stretch_of_a_slot_is_a_bar_where_it_was_and_each_flush_a_line_thro
         stretches, flushes = history(host.trace)
         plot = plots.asid_occupancy(host)
         bars, count = plot.axes
-        drawn = [(patch.get_x() * 1e9, patch.get_width() * 1e9) for patch in bars.patches]
-        lines = [line.get_xdata()[0] * 1e9 for line in bars.lines]
+        drawn = [(patch.get_x() * 1e6, patch.get_width() * 1e6) for patch in bars.patches]
+        lines = [line.get_xdata()[0] * 1e6 for line in bars.lines]
 
     assert len(stretches) == len(drawn) == 40
     assert sum(one.state == WAITING for one in stretches) == 20
@@ -211,7 +212,7 @@ def test_a_launch_is_its_commands_in_their_order_and_none_overlaps_another(host:
 
 def test_a_refused_command_is_drawn_in_red_and_counted() -> None:
     with Host("rome", seed=1, memory=1 << 30) as host:
-        host.mailbox(0x23)
+        assert host.mailbox(Cmd.DECOMMISSION, Handle(9)) == Status.INVALID_GUEST
         plot = plots.timeline(host)
         assert any(patch.get_linewidth() > 1 for patch in plot.axes[0].patches)
         assert "1 refused" in plot.alt

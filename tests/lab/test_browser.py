@@ -1,0 +1,116 @@
+"""The lab in a real JupyterLab: run from top to bottom, its questions answered by mouse and by keyboard.
+
+Screenshots are kept in the folder that SEVLAB_SHOTS names, for whoever wants to look.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import judges
+import pytest
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+CARDS = 12
+COUNT = "window.jupyterapp.shell.currentWidget.content.widgets.length"
+ERRORS = """() => { const cells = window.jupyterapp.shell.currentWidget.content.model.cells, bad = [];
+    for (let i = 0; i < cells.length; i++) { const cell = cells.get(i); if (cell.type !== 'code') continue;
+        for (let j = 0; j < cell.outputs.length; j++) if (cell.outputs.get(j).type === 'error') bad.push(cell.id); }
+    return bad; }"""
+
+
+def _rig() -> ModuleType:
+    """The server and browser that the widgets' tests use."""
+    path = judges.ROOT / "tests/widgets/lab_server.py"
+    spec = importlib.util.spec_from_file_location("lab_server", path)
+    assert spec and spec.loader
+    rig = sys.modules.setdefault("lab_server", importlib.util.module_from_spec(spec))
+    if not hasattr(rig, "Lab"):
+        spec.loader.exec_module(rig)
+    return rig
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["light", "dark"])
+def book(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The lab, open in JupyterLab and run."""
+    rig = _rig()
+    rig.require()
+    notebook = json.loads((judges.ROOT / "notebooks/01_launch.ipynb").read_text())
+    notebook["metadata"] = rig.notebook([])["metadata"]
+    with rig.Lab(tmp_path_factory.mktemp("lab"), dark=request.param) as lab:
+        (lab.folder / "work/launch.ipynb").write_text(json.dumps(notebook))
+        page = lab.browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
+        page.on("request", lambda asked: lab.asked.append(asked.url))
+        opened = rig.Book(lab, page, "launch").load().run()
+        opened.theme = request.node.callspec.id if hasattr(request.node, "callspec") else str(request.param)
+        yield opened
+        opened.close()
+
+
+def card(book: Any, words: str) -> Any:
+    """The card whose question holds these words, scrolled into view."""
+    book.page.evaluate(
+        """async words => { const list = window.jupyterapp.shell.currentWidget.content;
+            for (let i = 0; i < list.model.cells.length; i++) { const cell = list.model.cells.get(i);
+                if (cell.type === 'code' && cell.sharedModel.source.includes(words)) await list.scrollToItem(i, 'center'); } }""",
+        words,
+    )
+    found = book.page.locator(".sevlab-card").filter(has_text=words)
+    found.wait_for()
+    return found
+
+
+def shot(book: Any, name: str) -> None:
+    """Keep a picture, where somebody asked for pictures."""
+    folder = os.environ.get("SEVLAB_SHOTS")
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        book.page.screenshot(path=str(Path(folder, f"launch-{name}.png")))
+
+
+def test_the_lab_runs_from_top_to_bottom_and_asks_nobody_outside(book: Any) -> None:
+    assert book.page.evaluate(ERRORS) == []
+    assert book.lab.foreign() == []
+
+
+def test_an_answer_by_mouse_opens_the_card_and_closes_the_other_answers(book: Any) -> None:
+    one = card(book, "Every signature in this chain fits")
+    assert not one.locator(".reveal").is_visible()
+
+    one.get_by_text("yes", exact=True).click()
+
+    assert one.locator(".reveal").inner_text().startswith("You said: yes. The machine says: no.")
+    assert not one.locator(".wait").is_visible()
+    assert one.locator("input").nth(1).is_hidden()
+    shot(book, "mouse")
+
+
+def test_an_answer_by_keyboard_changes_nothing_in_the_notebook(book: Any) -> None:
+    before = book.page.evaluate(COUNT)
+    one = card(book, "Which of the four")
+    one.locator("input").first.focus()
+
+    for key in ("Tab", "a", "d", "d", "ArrowDown", "Space"):
+        book.page.keyboard.press(key)
+
+    assert one.locator(".reveal").inner_text().startswith("You said: the policy. The machine says: one more vCPU.")
+    assert book.page.evaluate(COUNT) == before
+    shot(book, "keys")
+
+
+def test_a_card_is_legible_in_either_theme(book: Any) -> None:
+    one = card(book, "What lies in memory at 0x1000")
+
+    ink, paper = (
+        [int(part) for part in book.page.evaluate(f"e => getComputedStyle(e).{what}", one.element_handle())[4:-1].split(",")[:3]]
+        for what in ("color", "backgroundColor")
+    )
+    assert abs(sum(ink) - sum(paper)) > 300, (ink, paper)
+    shot(book, "waiting")
