@@ -171,6 +171,7 @@ class Search:
             while True:
                 self._search()
                 missed, written = self._base.changed() - self._moving, self._base.written()
+                if missed: print("MISSED",[(n,type(self._base.kept[n].saved),str(self._base.kept[n].now())[:300],str(self._base.kept[n].saved)[:300]) for n in missed])
                 self._reset()
                 if not missed and (self._writes or not written):
                     return self

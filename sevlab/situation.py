@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from operator import attrgetter
 from types import BuiltinFunctionType, CellType, CodeType, CoroutineType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
@@ -26,14 +26,17 @@ from sevlab.kvm.call import Call
 from sevlab.kvm.designs import Design
 from sevlab.trace import Trace
 
+PLAIN = frozenset({int, str, bytes, bool, float, type(None)})
 ATOMS = (int, str, bytes, float, type(None), type, ModuleType, CodeType, memoryview, BuiltinFunctionType)
 # What no call changes, or what is a cache of something else.
 CONSTANT = (Trace, Gate, World, Journal, Memory, Tweak, Key, Ecb, Program, Programs, Chip, Design)
 FOREIGN = ("numpy", "mmap", "_thread", "threading", "cryptography", "_struct", "re", "weakref", "_weakref")
 
 
-def _slots(kind: type) -> list[str]:
-    return [name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")]
+@cache
+def _slots(kind: type) -> tuple[str, ...]:
+    """The names of all slots of a class."""
+    return tuple(name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__"))
 
 
 def _names(slots: Any) -> Iterable[str]:
@@ -253,7 +256,7 @@ class _Canon:
 
     def value(self, one: Any) -> Any:
         kind = one.__class__
-        if kind in (int, str, bytes, bool, float, type(None)):
+        if kind in PLAIN:
             return one
         if id(one) in self.calls:
             return self.calls[id(one)]
@@ -267,16 +270,24 @@ class _Canon:
 
     def difference(self, now: Any, saved: Any) -> Any:
         """What is new in the content of an object that was there."""
-        if now.__class__ is not dict:
-            return self._content(now, now.__class__) if now.__class__ in (list, set, deque) else self.value(now)
+        kind, value = now.__class__, self.value
+        if kind is list:
+            same = next((at for at, (one, two) in enumerate(zip(now, saved, strict=False)) if one is not two), min(len(now), len(saved)))
+            return same, *[one if one.__class__ in PLAIN else value(one) for one in now[same:]]
+        if kind is not dict:
+            return self._content(now, kind) if kind in (set, deque) else value(now)
         gone = tuple([self.value(key) for key in saved if key not in now]) if saved.keys() - now.keys() else None
-        return gone, *[(self.value(key), self.value(item)) for key, item in now.items() if saved.get(key, saved) is not item]
+        return gone, *[
+            (key if key.__class__ in PLAIN else value(key), item if item.__class__ in PLAIN else value(item))
+            for key, item in now.items()
+            if saved.get(key, saved) is not item
+        ]
 
     def _content(self, one: Any, kind: type) -> Any:
         self.seen.setdefault(id(one), len(self.seen))
         value = self.value
         if kind in (list, tuple, deque):
-            return (kind.__name__, *[value(item) for item in one])
+            return (kind.__name__, *[item if item.__class__ in PLAIN else value(item) for item in one])
         if kind is dict:
             return ("dict", *[(value(key), value(item)) for key, item in one.items()])
         if kind in (set, frozenset):
@@ -297,8 +308,8 @@ class _Canon:
             return one
         if hasattr(one, "hexdigest"):
             return one.digest()
-        fields = [(name, value(getattr(one, name, None))) for name in _slots(kind)]
-        fields += [(name, value(item)) for name, item in getattr(one, "__dict__", {}).items()]
+        fields = [value(getattr(one, name, None)) for name in _slots(kind)]
+        fields += [(name, item if item.__class__ in PLAIN else value(item)) for name, item in getattr(one, "__dict__", {}).items()]
         return (kind.__name__, *fields)
 
     def coroutine(self, one: Any) -> Any:
@@ -310,7 +321,8 @@ class _Canon:
         return (
             one.__qualname__,
             frame.f_lasti,
-            tuple((name, self.value(item)) for name, item in frame.f_locals.items()),
+            tuple([item if item.__class__ in PLAIN else self.value(item) for item in frame.f_locals.values()]),
+            tuple(frame.f_locals),
             self.coroutine(inner) if isinstance(inner, CoroutineType) else None,
         )
 

@@ -253,3 +253,34 @@ def test_values_that_are_not_the_events_columns_are_refused_and_leave_no_row(val
         trace.emit(Counted, *values)
 
     assert len(trace) == 0 and trace.seq == 0
+
+
+# ------------------------------------------------------------------- long runs
+
+
+def test_a_ring_forgets_the_texts_that_only_forgotten_rows_named() -> None:
+    trace = Trace(ring=100)
+    trace.emit(Switched, "kept for ever", 1)
+    for number in range(20_000):
+        trace.emit(Moved, number, 4, number.to_bytes(4, "little"))
+    assert len(trace._numbers) < 5_000
+    assert trace.rows(Switched)[0]["who"] == "kept for ever"
+    assert all(row["data"] == row["hpa"].to_bytes(4, "little") for row in trace.rows(Moved))
+
+
+def test_without_a_ring_every_text_is_kept() -> None:
+    trace = Trace()
+    for number in range(5_000):
+        trace.emit(Switched, str(number), 0)
+    assert [row["who"] for row in trace.rows()] == [str(number) for number in range(5_000)]
+
+
+def test_one_row_is_found_by_its_number_and_another_kinds_number_finds_none() -> None:
+    trace = Trace()
+    trace.emit(Counted, 1, 10)
+    trace.emit(Switched, "qemu", 3)
+    trace.emit(Counted, 2, 20)
+    row = trace.row(Counted, 2)
+    assert row is not None and row["large"] == 20
+    assert trace.row(Counted, 1) is None
+    assert trace.row(Counted, 9) is None and trace.row(Moved, 0) is None

@@ -204,7 +204,8 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
 
     def close(self) -> None:
         """Take the widget off every page and off its host."""
-        self._unwatch()
+        unwatch, self._unwatch = self._unwatch, lambda: None  # a widget that was closed is closed again when it is forgotten
+        unwatch()
         super().close()
 
     # ------------------------------------------------- frames

@@ -70,3 +70,28 @@ def test_a_name_that_is_no_chip_is_refused_with_those_there_are(name: str) -> No
 def test_a_row_cannot_be_changed_in_place() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ROME.max_asid = 3  # type: ignore[misc]
+
+
+def test_an_engine_without_a_tweak_never_existed_and_says_so() -> None:
+    chip = chips.imaginary("ECB")
+    assert chip.banner == "This machine never existed: an engine without a tweak (ECB)."
+    assert (chip.mode, chip.measured, chip.c_bit) == ("ECB", (), chips.ROME.c_bit)
+    assert not any(real.banner for real in chips.CHIPS.values())
+    assert chip.name not in chips.CHIPS
+
+
+def test_an_imaginary_chip_may_be_like_any_other_but_for_what_one_says() -> None:
+    chip = chips.imaginary("XEX", like=chips.NAPLES, tweaks={})
+    assert (chip.mode, chip.max_asid, chip.tweaks) == ("XEX", 15, {})
+    assert "like naples" in chip.banner
+
+
+@pytest.mark.parametrize("mode", ["CBC", "", "xex"])
+def test_a_mode_that_is_none_is_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match="ECB, XE or XEX"):
+        chips.imaginary(mode)
+
+
+def test_a_change_to_what_a_chip_has_not_is_refused() -> None:
+    with pytest.raises(TypeError):
+        chips.imaginary("ECB", wheels=4)

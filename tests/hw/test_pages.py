@@ -129,3 +129,53 @@ def test_a_state_that_is_none_is_refused(state: int) -> None:
     with pytest.raises(ValueError, match="no page state"):
         frames.mark(0, 1, state)
     assert frames.counts()["free"] == COUNT
+
+
+# -------------------------------------------------------- the event that changed it
+
+
+def test_each_frame_knows_the_event_that_changed_it_last() -> None:
+    trace = Trace()
+    frames = Pages(COUNT, trace)
+    frames.mark(0, 8, pages.HOST)
+    frames.mark(4, 8, pages.PRIVATE, 3)
+    frames.pin(6, 1)
+    assert [frames.event(pfn) for pfn in (0, 3, 4, 6, 11, 12)] == [0, 0, 1, 2, 1, None]
+    found = [frames.why(pfn) for pfn in (3, 5, 6)]
+    assert [row and (row["kind"], row["seq"]) for row in found] == [("PagesMarked", 0), ("PagesMarked", 1), ("PagesPinned", 2)]
+
+
+def test_an_event_that_a_ring_forgot_is_none_and_so_is_one_that_never_was() -> None:
+    trace = Trace(ring=2)
+    frames = Pages(COUNT, trace)
+    for pfn in range(20):
+        frames.mark(pfn, 1, pages.HOST)
+    assert frames.event(0) == 0 and frames.why(0) is None
+    assert frames.why(19) is not None
+    assert frames.why(40) is None and frames.event(40) is None
+
+
+def test_with_the_trace_off_states_are_kept_and_events_are_not() -> None:
+    frames = Pages(COUNT, Trace(on=False))
+    frames.mark(0, 4, pages.PRIVATE, 3)
+    frames.pin(0, 4)
+    assert (frames.state(2), frames.pins(2), frames.event(2)) == (pages.PRIVATE, 1, None)
+
+
+def test_what_somebody_overwrote_is_stale_if_a_guest_had_written_it_and_keeps_its_owner() -> None:
+    frames = Pages(COUNT, Trace())
+    for pfn, state in enumerate(range(len(NAMES))):
+        frames.mark(pfn, 1, state, 5)
+    frames.overwritten(0, len(NAMES) * 4096)
+    wanted = [pages.STALE if state in (pages.PRIVATE, pages.VMSA) else state for state in range(len(NAMES))]
+    assert [frames.state(pfn) for pfn in range(len(NAMES))] == wanted
+    assert {frames.asid(pfn) for pfn in range(len(NAMES))} == {5}
+
+
+def test_a_range_that_is_refused_changes_no_frames_event() -> None:
+    frames = Pages(COUNT, Trace())
+    with pytest.raises(ValueError, match="not inside"):
+        frames.mark(COUNT - 1, 2, pages.HOST)
+    with pytest.raises(OverflowError):
+        frames.unpin(0, 4)
+    assert [frames.event(pfn) for pfn in (0, 3, COUNT - 1)] == [None] * 3

@@ -187,7 +187,7 @@ async def jumps() -> None:
     mask = 1 << 47
     await identity(ROOT, mask)
     await load_cr3(ROOT)
-    await map_page(ROOT, 0x3000, 0x9000, 0, False)
+    await map_page(ROOT, 0x3000, 0x9000, mask, False)
     await jump(0x3000)
 
 

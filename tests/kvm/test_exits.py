@@ -28,10 +28,11 @@ from sevlab.abi.kvm import (
     kvm_run_mmio,
 )
 from sevlab.hw import vmcb as codes
-from sevlab.hw.isa import Fault, cpuid, hlt, inp, load, out, pause, program, rdmsr, store, vmgexit, vmmcall, wrmsr
+from sevlab.hw.isa import Fault, cpuid, hlt, inp, ins, load, out, outs, pause, program, rdmsr, store, vmmcall, wbinvd, wrmsr
 from sevlab.kvm import designs
 from sevlab.kvm.call import Blocked
 from sevlab.kvm.exits import EXITS, HANDLERS
+from sevlab.kvm.intercepts import PIO_PAGE
 from sevlab.kvm.vcpu import VmExit
 
 KINDS = ("plain", "sev")

@@ -28,7 +28,9 @@ STEPS = [
 # Every script begins with an encrypted VM in one process and a plain one in each, or most would only be refused.
 OPENING = [("vm", 0, 0, 0), ("init", 0, 0, 0), ("start", 0, 0, 0), ("vm", 0, 0, 0), ("vm", 1, 0, 0)]
 Script = list[tuple[str, int, int, int]]
-SCRIPTS = st.lists(st.tuples(st.sampled_from(STEPS), st.integers(0, 1), st.integers(0, 3), st.integers(0, 3)), max_size=30).map(lambda script: OPENING + script)
+STEP = st.tuples(st.sampled_from(STEPS), st.integers(0, 1), st.integers(0, 3), st.integers(0, 3))
+SCRIPTS = st.lists(STEP, max_size=30).map(lambda script: OPENING + script)
+KERNELS = [designs.LINUX_5_13, designs.LINUX_6_1, designs.LINUX_6_12, designs.POSTED]
 
 
 class Player:
@@ -150,7 +152,7 @@ def test_whatever_two_processes_do_nothing_is_left_when_they_are_gone(script: Sc
 
 @given(SCRIPTS, st.sampled_from(["naples", "rome", "milan"]))
 def test_no_block_of_a_page_that_was_loaded_lies_on_the_bus_in_clear(script: Script, chip: str) -> None:
-    rig, player, outcomes = played(script, chip=chip)
+    _, player, outcomes = played(script, chip=chip)
     for what, (_, _, one, _), outcome in zip([step[0] for step in script], script, outcomes, strict=True):
         if what == "update" and outcome == "0":
             owner, _ = player.pick(player.vms, one)
@@ -193,7 +195,7 @@ def test_the_same_script_has_the_same_outcome_and_the_same_trace(script: Script)
     assert one.rows() == two.rows()
 
 
-@pytest.mark.parametrize("design", [designs.LINUX_5_13, designs.LINUX_6_1, designs.LINUX_6_12, designs.POSTED], ids=lambda d: d.name)
+@pytest.mark.parametrize("design", KERNELS, ids=lambda design: design.name)
 def test_a_long_script_ends_on_every_kernel_with_errnos_only(design: designs.Design) -> None:
     script = [(STEPS[i * 7 % len(STEPS)], i % 2, i * 5 % 4, i * 3 % 4) for i in range(120)]
     _, _, outcomes = played(script, design)

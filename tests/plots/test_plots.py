@@ -87,7 +87,7 @@ def test_each_stretch_of_a_slot_is_a_bar_where_it_was_and_each_flush_a_line_thro
     assert [round(x) for x, _ in drawn] == [one.start for one in stretches]
     assert [round(x) for x in lines] == [flush.t for flush in flushes] and len(flushes) == 1
     assert [label.get_text() for label in bars.get_yticklabels()] == [str(slot) for slot in range(6, 16)]
-    used, waiting = (line.get_ydata() for line in count.lines[:2])
+    used, waiting = (line.get_ydata() for line in count.lines if line.get_label() in (USED, WAITING))
     assert (max(used), used[-1], max(waiting), waiting[-1]) == (10, 0, 10, 10)
     assert plot.alt == (
         "Key slots of naples over virtual time: 10 of 15 were ever used; now 0 in use, 10 waiting for a flush; 1 flush."
@@ -212,7 +212,7 @@ def test_a_launch_is_its_commands_in_their_order_and_none_overlaps_another(host:
 
 def test_a_refused_command_is_drawn_in_red_and_counted() -> None:
     with Host("rome", seed=1, memory=1 << 30) as host:
-        assert host.mailbox(Cmd.DECOMMISSION, Handle(9)) == Status.INVALID_GUEST
+        assert host.mailbox(Cmd.DECOMMISSION, Handle(9)) == Status.INVALID_PLATFORM_STATE
         plot = plots.timeline(host)
         assert any(patch.get_linewidth() > 1 for patch in plot.axes[0].patches)
         assert "1 refused" in plot.alt

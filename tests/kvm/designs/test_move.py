@@ -31,8 +31,8 @@ from sevlab.kvm.fd import Oops
 from sevlab.kvm.ladder import ladder
 
 Make = Callable[..., Rig]
-MERGED = replace(designs.LINUX_6_1, quirks=designs.MENDED)
-POSTED = replace(designs.LINUX_6_1, name="6.1 with V11", move=designs.MOVE_V11)
+MERGED = designs.LINUX_6_1_FIXED
+POSTED = replace(MERGED, name="6.1 with V11", move=designs.MOVE_V11)
 TENANTS = {"/a": {"sev": 4}, "/b": {"sev": 1}}
 
 REMARKS: dict[str, str] = {
@@ -189,8 +189,8 @@ def test_remark_nothing_can_be_done_with_the_source_afterwards(make_rig: Make, d
     for action in (
         lambda: rig.slot(src, hva, 0),
         lambda: rig.qemu.ioctl(src, KVM_CHECK_EXTENSION, 206),
-        lambda: rig.vcpu(src, 3),
         lambda: rig.op(src, 0),  # made an SEV guest again
+        lambda: rig.vcpu(src, 3),
     ):
         if code:
             with refuses(code):
