@@ -21,7 +21,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import errorcode
-from itertools import permutations
 from types import CoroutineType
 from typing import Any, NamedTuple
 
@@ -157,26 +156,21 @@ class Search:
             [*kernels, moments(self._trace), *calls],
             [(kernel.soc.dram.memory.words, lambda kernel=kernel: kernel.frames.fresh * 512) for kernel in kernels],
         )
-        self._own = {number for number, kept in enumerate(self._base.kept) if any(kept.now() is vars(call) for call in calls)}
-        self._moving: set[int] = set()  # the numbers of what the calls are known to change
+        self._own = frozenset(n for n, kept in enumerate(self._base.kept) if any(kept.now() is vars(call) for call in calls))
         self._writes = False  # whether they write to memory
 
     def run(self) -> Search:
-        """Search until nothing changes but what is known to; the search itself."""
+        """Search; the search itself."""
         trace = self._trace
         before = trace.on, trace.now
         trace.on = False
         try:
-            self._learn()
-            while True:
-                self._search()
-                missed, written = self._base.changed() - self._moving, self._base.written()
-                if missed: print("MISSED",[(n,type(self._base.kept[n].saved),str(self._base.kept[n].now())[:300],str(self._base.kept[n].saved)[:300]) for n in missed])
+            self._search()
+            if not self._writes and self._base.written():
+                self._writes = True  # they write to memory: it counts too
                 self._reset()
-                if not missed and (self._writes or not written):
-                    return self
-                self._moving |= missed
-                self._writes |= written
+                self._search()
+            return self
         finally:
             self._close()
             self._base.restore()
@@ -196,7 +190,7 @@ class Search:
 
     def _reset(self) -> None:
         self._close()
-        self._base.restore(self._moving)
+        self._base.restore()
         if self._writes:
             self._base.restore_memory()
         self._ticks = [0] * len(self.calls)
@@ -215,27 +209,10 @@ class Search:
     def _able(self) -> list[int]:
         return [number for number, call in enumerate(self.calls) if call._can()]
 
-    def _learn(self) -> None:
-        """Find out what the calls change: every order of whole calls, and taking turns, compared after each step."""
-        base, numbers = self._base, range(len(self.calls))
-        for order in [*permutations(numbers), None]:
-            turn = 0
-            while able := self._able():
-                who = next(n for n in order if n in able) if order else min(able, key=lambda n: (n - turn) % len(self.calls))
-                turn = who + 1
-                self._step(who)
-                self._moving |= base.changed()
-            self._writes |= base.written()
-            self._close()
-            base.restore()
-            base.restore_memory()
-            self._ticks = [0] * len(self.calls)
-
     # ------------------------------------------------------------- searching
 
     def _search(self) -> None:
         self.leaves, self.known, self._next = [], {}, []
-        moving = sorted(self._moving - self._own)
         todo: list[tuple[str, tuple[int, str] | None]] = [("", None)]
         while todo:
             path, parent = todo.pop()
@@ -249,7 +226,7 @@ class Search:
                     break
                 if not self.all:
                     seen = len(self.known)
-                    node = self.known.setdefault(self._key(moving), seen)
+                    node = self.known.setdefault(self._key(), seen)
                     if parent is not None:
                         self._next[parent[0]].append((parent[1], node))
                     if node != seen:
@@ -262,9 +239,10 @@ class Search:
                 self._step(able[0])
                 path, parent = path + digit, (node, digit)
 
-    def _key(self, moving: list[int]) -> Any:
+    def _key(self) -> Any:
+        """What tells this situation from another one; of the calls themselves, where they stand."""
         memory = tuple(kept.now() for kept in self._base.memories) if self._writes else ()
-        return self._base.key(moving, self.calls), tuple(self._ticks), memory
+        return self._base.key(self._own, self.calls), tuple(self._ticks), memory
 
     def _came_out(self, path: str, parent: tuple[int, str] | None) -> None:
         ends = tuple(_end(call) for call in self.calls)

@@ -14,7 +14,7 @@ a grader wants to know.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import finalize
 
@@ -138,7 +138,7 @@ class Journal:
         return value
 
     @staticmethod
-    def thaw(value: Any, processes: dict[Who, Any]) -> Any:
+    def thaw(value: Any, processes: Mapping[tuple[int, int], Any]) -> Any:
         """The argument that was frozen; `processes` are those of the machine that it is for."""
         kind = value.__class__
         if kind in PLAIN:

@@ -16,7 +16,7 @@ from sevlab import journal_format
 from sevlab.gate import World, _not_recorded
 from sevlab.host import Host
 from sevlab.hw.thread import moments
-from sevlab.journal import OPAQUE, Entry, Journal, Who
+from sevlab.journal import OPAQUE, PLAIN, Entry, Journal
 from sevlab.journal_format import JournalError
 from sevlab.kvm.designs import Design
 from sevlab.trace import Trace
@@ -37,8 +37,9 @@ class Repeat:
     def __init__(self, hosts: Sequence[Host], make: Callable[[int, dict[str, Any]], object]) -> None:
         self.hosts = hosts
         self.make = make
-        self.processes: dict[Who, Any] = {}
-        self.calls: dict[int, Any] = {}
+        self.processes: dict[tuple[int, int], Any] = {}  # by host and pid
+        self.calls: dict[int, Any] = {}  # by number
+        self._methods: dict[str, Callable[..., Any]] = {}
 
     def entry(self, n: int, entry: Entry) -> None:
         """Do entry `n` again. Its refusal, which it was then too, is no error.
@@ -46,39 +47,48 @@ class Repeat:
         Raises JournalError for an entry that names what is not there, or cannot be repeated.
         """
         host, what, target, args, kw = entry
+        for value in args:
+            if value.__class__ not in PLAIN:
+                args = Journal.thaw(args, self.processes)
+                break
         named = Journal.thaw(kw, self.processes) if kw else {}
-        if what == "host" and not target:
-            self.make(host, named)
-            return
-        act = self._act(n, host, what, target)
         try:
-            made = act(*Journal.thaw(args, self.processes), **named)
+            if 0 < target < OPAQUE:
+                process = self.processes.get((host, target))
+                made = (self._methods.get(what) or self._method(n, what, target, process))(process, *args, **named)
+            elif target:
+                made = self._call(n, what, target)()
+            elif what == "host":
+                made = self.make(host, named)
+            else:
+                made = self.hosts[host].act(what)(*args, **named)
         except OSError as refusal:
             call = getattr(refusal, "call", None)
             if call is not None:
                 self.calls[call.number] = call
             return
         if what in ("process", "fork"):
-            self.processes[Who(host, made.pid)] = made
+            self.processes[host, made.pid] = made
         elif what == "begin":
             self.calls[n] = made
 
-    def _act(self, n: int, host: int, what: str, target: int) -> Any:
+    def _method(self, n: int, what: str, pid: int, process: Any) -> Callable[..., Any]:
+        """The system call of this name, as a function of a process."""
+        if process is None:
+            raise JournalError(f"entry {n}: {what} of process {pid}, which no entry has made")
+        method: Any = getattr(type(process), what, None)
+        if what not in SYSCALLS and not hasattr(method, "syscall"):
+            raise JournalError(f"entry {n}: {what} is no system call")
+        self._methods[what] = method
+        return method  # type: ignore[no-any-return]
+
+    def _call(self, n: int, what: str, target: int) -> Callable[[], Any]:
         if target == OPAQUE:
             raise JournalError(f"entry {n} ({what}) was made by a function that the journal does not know")
-        if target < 0:
-            call = self.calls.get(-target)
-            if call is None or what not in CALLS:
-                raise JournalError(f"entry {n}: {what} of call {-target}, which no entry has begun")
-            return getattr(call, what)
-        if not target:
-            return self.hosts[host].act(what)
-        process = self.processes.get(Who(host, target))
-        if process is None:
-            raise JournalError(f"entry {n}: {what} of process {target}, which no entry has made")
-        if what not in SYSCALLS and not hasattr(getattr(type(process), what, None), "syscall"):
-            raise JournalError(f"entry {n}: {what} is no system call")
-        return getattr(process, what)
+        call = self.calls.get(-target)
+        if call is None or what not in CALLS:
+            raise JournalError(f"entry {n}: {what} of call {-target}, which no entry has begun")
+        return getattr(call, what)  # type: ignore[no-any-return]
 
 
 def rebuild(host: Host) -> None:

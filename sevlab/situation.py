@@ -24,6 +24,7 @@ from sevlab.hw.thread import Thread
 from sevlab.journal import Journal
 from sevlab.kvm.call import Call
 from sevlab.kvm.designs import Design
+from sevlab.kvm.lock import Lock, TryLock, Unlock
 from sevlab.trace import Trace
 
 PLAIN = frozenset({int, str, bytes, bool, float, type(None)})
@@ -98,6 +99,8 @@ class Situation:
         self._alive: list[object] = []  # so that no id is given out twice
         self._walk(list(roots))
         self.memories = [self._array(words, used) for words, used in memories]
+        self._contents = [(one.live, one.saved, number) for number, one in enumerate(self.kept) if isinstance(one, _Contents)]
+        self._others = [(one, number) for number, one in enumerate(self.kept) if not isinstance(one, _Contents)]
 
     # ------------------------------------------------------------- the walk
 
@@ -213,20 +216,23 @@ class Situation:
 
     # ------------------------------------------------------------- to and fro
 
-    def changed(self) -> set[int]:
-        """The numbers of what is not as it was, memory left out."""
-        return {number for number, kept in enumerate(self.kept) if kept.changed()}
-
     def written(self) -> bool:
         """Whether memory is not as it was."""
         return any(kept.changed() for kept in self.memories)
 
-    def restore(self, numbers: Iterable[int] | None = None) -> None:
-        """Put everything back, or only what has these numbers."""
-        kept = self.kept
-        for one in kept if numbers is None else [kept[number] for number in numbers]:
-            if one.changed():
-                one.restore(one.saved)
+    def changed(self) -> list[int]:
+        """The numbers of what is not as it was, memory left out."""
+        try:
+            found = [number for live, saved, number in self._contents if live != saved]
+        except ValueError:  # an array was replaced, and cannot be compared with != alone
+            found = [number for _, _, number in self._contents if self.kept[number].changed()]
+        return found + [number for one, number in self._others if one.changed()]
+
+    def restore(self) -> None:
+        """Put everything back, memory left out."""
+        for number in self.changed():
+            one = self.kept[number]
+            one.restore(one.saved)
 
     def restore_memory(self) -> None:
         """Put the bytes of memory back."""
@@ -236,13 +242,17 @@ class Situation:
 
     # ------------------------------------------------------------- what tells two apart
 
-    def key(self, numbers: Iterable[int], calls: Sequence[Call]) -> Any:
-        """A value that two situations share only if they are the same: what changed, and where each call stands."""
-        canon, parts = _Canon(self.index, calls), []
-        for number in numbers:
-            one = self.kept[number]
-            if one.changed():
-                parts.append((number, canon.difference(one.now(), one.saved)))
+    def key(self, own: frozenset[int], calls: Sequence[Call]) -> Any:
+        """A value that two situations share only if they are the same: what changed, and where each call stands.
+
+        `own` are the numbers of the calls' own attributes, which are no part of the machine.
+        """
+        canon = _Canon(self.index, calls)
+        parts = [
+            (number, canon.difference(one.now(), one.saved))
+            for number in self.changed()
+            if number not in own and (one := self.kept[number])
+        ]
         return tuple(parts), tuple([canon.call(call) for call in calls])
 
 
@@ -263,6 +273,8 @@ class _Canon:
         number = self.index.get(id(one))
         if number is not None and kind not in (tuple, frozenset):
             return ("#", number)  # it was there already, and counts by itself
+        if isinstance(one, Lock | TryLock | Unlock):
+            return (kind.__name__, getattr(one, "code", None), self.value(one.mutex))
         if id(one) in self.seen:
             return ("again", self.seen[id(one)])
         self.seen[id(one)] = len(self.seen)

@@ -13,13 +13,14 @@ LOOKS = {USED: {"facecolor": BLUE, "edgecolor": "white"}, WAITING: {"facecolor":
 
 
 class Stretch(NamedTuple):
-    """One slot in one state, from `start` to `end` (virtual ns); `vm` is whose it is or was."""
+    """One slot in one state, from `start` to `end` (virtual ns), or `open`: still so. `vm` is whose it is or was."""
 
     asid: int
     state: str
     vm: int
     start: int
     end: int
+    open: bool = False
 
 
 class Flush(NamedTuple):
@@ -36,9 +37,9 @@ def history(trace: Trace, host: int = 0) -> tuple[list[Stretch], list[Flush]]:
     stretches: list[Stretch] = []
     flushes: list[Flush] = []
 
-    def end(asid: int, t: int) -> int:
+    def end(asid: int, t: int, *, still: bool = False) -> int:
         state, vm, start = now.pop(asid)
-        stretches.append(Stretch(asid, state, vm, start, t))
+        stretches.append(Stretch(asid, state, vm, start, t, still))
         return vm
 
     for row in trace.rows(AsidTaken, AsidFreed, AsidsFlushed):
@@ -55,7 +56,7 @@ def history(trace: Trace, host: int = 0) -> tuple[list[Stretch], list[Flush]]:
                 for asid in [asid for asid, (state, _, _) in now.items() if state == WAITING]:
                     end(asid, row["t"])
     for asid in list(now):
-        end(asid, trace.now)
+        end(asid, trace.now, still=True)
     return sorted(stretches, key=lambda one: (one.start, one.asid)), flushes
 
 
@@ -93,7 +94,7 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     bars.set_title(title or f"Key slots of a {host.chip.name}", loc="left", fontsize=11, pad=16)
 
     changes = sorted(
-        [(one.start, one.state, 1) for one in stretches] + [(one.end, one.state, -1) for one in stretches if one.end < last],
+        [(one.start, one.state, 1) for one in stretches] + [(one.end, one.state, -1) for one in stretches if not one.open],
         key=lambda change: (change[0], change[2]),
     )
     for state in LOOKS:
@@ -115,7 +116,7 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     bars.text(1, -0.01, f"{never} more slots, never used", transform=bars.transAxes, ha="right", va="top", fontsize=8, color=GREY)
     bars.tick_params(colors=INK, length=0)
 
-    used, waiting = (sum(one.state == state and one.end >= last for one in stretches) for state in LOOKS)
+    used, waiting = (sum(one.state == state and one.open for one in stretches) for state in LOOKS)
     good = sum(not flush.error for flush in flushes)
     plot.alt = (
         f"Key slots of {host.chip.name} over virtual time: {len(slots)} of {pool.max_asid} were ever used; now {used} in use, "

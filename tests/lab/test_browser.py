@@ -109,7 +109,7 @@ def test_a_card_is_legible_in_either_theme(book: Any) -> None:
     one = card(book, "What lies in memory at 0x1000")
 
     ink, paper = (
-        [int(part) for part in book.page.evaluate(f"e => getComputedStyle(e).{what}", one.element_handle())[4:-1].split(",")[:3]]
+        book.page.evaluate("([e, what]) => getComputedStyle(e)[what].match(/[0-9]+/g).slice(0, 3).map(Number)", [one.element_handle(), what])
         for what in ("color", "backgroundColor")
     )
     assert abs(sum(ink) - sum(paper)) > 300, (ink, paper)

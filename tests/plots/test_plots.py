@@ -57,11 +57,11 @@ LIFE = (
 def test_a_slot_is_used_then_waits_and_a_flush_that_failed_frees_nothing() -> None:
     stretches, flushes = history(slots(*LIFE, (100, AsidFreed, 9, 9)))
     assert [tuple(one) for one in stretches] == [
-        (6, USED, 1, 10, 50),
-        (7, USED, 2, 20, 100),
-        (6, WAITING, 1, 50, 90),
-        (6, USED, 3, 95, 100),
-        (9, WAITING, 9, 100, 100),
+        (6, USED, 1, 10, 50, False),
+        (7, USED, 2, 20, 100, True),
+        (6, WAITING, 1, 50, 90, False),
+        (6, USED, 3, 95, 100, True),
+        (9, WAITING, 9, 100, 100, True),
     ]
     assert [tuple(one) for one in flushes] == [(80, 0, 5), (90, 1, 0)]
 
