@@ -24,7 +24,7 @@ _HOME = {
     "lab": "sevlab.lab",
     "plots": "sevlab.plots",
     "Trace": "sevlab.trace:Trace",
-    "explore": "sevlab.explore:explore",
+    "explore": "sevlab.schedules:explore",
 }
 
 __all__ = ["__version__", *_HOME]  # noqa: PLE0604

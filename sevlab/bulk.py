@@ -1,8 +1,7 @@
 """Bulk data: memory by the gigabyte, the address tweak over whole ranges, a number for every frame.
 
-The only module that imports numpy. What it offers is a handful of classes with
-plain numbers and buffers at their borders, so that a pure-Python twin can stand in.
-The engine's formulas are written plainly in tests/hw/engine_reference.py; here they are made fast:
+The only module that imports numpy: a handful of classes with plain numbers and buffers at their borders, so that
+a pure-Python twin can stand in. tests/hw/engine_reference.py has the engine's formulas plainly; here they are fast:
 
 * A range is worked on in chunks that stay in the second-level cache, in place.
 * The tweak is linear in the address: T(p ^ q) = T(p) ^ T(q). One table holds it for all
@@ -26,6 +25,7 @@ PAGE = 4096
 CHUNK = 1 << 18  # bytes worked on at a time: table, tile and data fit into a megabyte of L2 together
 WORD = 8
 PAGE_TABLES = 1024  # page tables kept, four kilobytes each
+LONG = 1 << 14  # bytes from which on it pays to move the table of the whole chunk
 TILES = 40  # changes of a running table kept, up to a chunk each
 BATCH = CHUNK // PAGE  # scattered frames worked on at a time
 
@@ -154,6 +154,9 @@ class Tweak:
         words = size // WORD
         part = self._part[:words]
         offset = hpa % CHUNK
+        if size >= LONG:
+            chunk = self._aligned(hpa - offset, CHUNK, False)[offset // WORD : offset // WORD + words]
+            return xor(chunk, self._stream[:words], part) if streamed else chunk
         xor(self._low[offset // WORD : offset // WORD + words], _tile(self.at(hpa - offset), size), part)
         return xor(part, self._stream[:words], part) if streamed else part
 
@@ -293,9 +296,11 @@ class Column:
         self.count = count
         self.limit = 256**width - 1
         items = memoryview(_reserve(count * width + 4 - count * width % 4))
-        self._items = items.cast({1: "B", 2: "H", 4: "I"}[width])
+        self._items: memoryview[int] = items.cast({1: "B", 2: "H", 4: "I"}[width])  # type: ignore[call-overload]
         self.array: Array = np.frombuffer(self._items, dtype=f"u{width}", count=count)
         self._end = 0  # nothing was written from here on
+        self._most = 0  # no value is larger
+        self._one = self.array.dtype.type(1)
 
     def __getitem__(self, index: int) -> int:
         if not 0 <= index < self.count:
@@ -306,6 +311,8 @@ class Column:
         """Set a run to one value."""
         if first + count > self._end:
             self._end = first + count
+        if value > self._most:
+            self._most = value
         if count == 1:
             self._items[first] = value
         else:
@@ -316,16 +323,18 @@ class Column:
         if not count:
             return
         run = self.array[first : first + count]
-        extreme = int(run.max() if change > 0 else run.min())
-        if not 0 <= extreme + change <= self.limit:
+        if change > 0 and self._most >= self.limit:
+            self._most = int(self.array[: self._end].max())  # the bound was crude: look
+        if self._most >= self.limit and int(run.max()) >= self.limit if change > 0 else np.count_nonzero(run) < count:
             raise OverflowError(f"a count from {first:#x} on would leave 0..{self.limit}")
 
         if first + count > self._end:
             self._end = first + count
         if change > 0:
-            run += run.dtype.type(1)
+            run += self._one
+            self._most += 1
         else:
-            run -= run.dtype.type(1)
+            run -= self._one
 
     def counts(self) -> dict[int, int]:
         """How often each value occurs."""
@@ -338,16 +347,13 @@ class Column:
         return {int(value): int(total[value]) for value in np.flatnonzero(total)}
 
     def gravest(self, first: int, count: int, cells: int, gravity: Sequence[int], width: int) -> Array:
-        """A picture of a range, `width` cells a line: each cell the gravest value of `cells` neighbours.
-
-        `gravity[value]` orders the values, no two alike. Cells behind the range have the least grave one.
-        """
+        """A picture of a range, `width` cells a line: each the gravest of `cells` values, by `gravity[value]` (no two alike)."""
         order = np.asarray(gravity, dtype=np.uint8)
         value_of = np.argsort(order).astype(np.uint8)
         return value_of[self._cells(order[self.array[first : first + count]], cells, width)]
 
     def most(self, first: int, count: int, cells: int, width: int) -> Array:
-        """The same with the largest value of each cell, 0 behind the range."""
+        """The same with the largest value."""
         return self._cells(self.array[first : first + count], cells, width)
 
     @staticmethod
@@ -377,16 +383,13 @@ def columns(packed: Buffer, formats: Iterable[tuple[str, str]]) -> dict[str, Arr
     return {name: rows[name] for name in rows.dtype.names or ()}
 
 
-# ------------------------------------------------------------- bytes as pictures
-
-
 def bytes_image(data: Buffer, width: int) -> Array:
     """Bytes as lines of pixels. Raises ValueError unless they are whole lines."""
     return np.frombuffer(data, dtype=np.uint8).reshape(-1, width)
 
 
 def changed_blocks(before: Buffer, after: Buffer, width: int) -> Array:
-    """How many bytes of each 16-byte block differ, `width` blocks a line. Raises ValueError for two lengths, or no whole lines."""
+    """How many bytes of each block differ, `width` blocks a line. Raises ValueError for two lengths, or no whole lines."""
     one, other = (np.frombuffer(data, dtype=np.uint8) for data in (before, after))
     if len(one) != len(other):
         raise ValueError(f"{len(one)} bytes and {len(other)} bytes are not two moments of one place")

@@ -205,8 +205,9 @@ class Host:
         """
 
         def look() -> bytes:
+            found = self.soc.dram.read(hpa, n)
             self.trace.emit(Probed, hpa, n)
-            return self.soc.dram.read(hpa, n)
+            return found
 
         return self.gate.look(look)
 

@@ -77,7 +77,7 @@ class Spool:
             if self._file is None:
                 import tempfile  # late: it brings a dozen modules along
 
-                self._file = tempfile.TemporaryFile(prefix="sevlab-", buffering=1 << 18)
+                self._file = tempfile.TemporaryFile(prefix="sevlab-", buffering=1 << 18)  # noqa: SIM115 - it is open as long as the spool is
                 finalize(self, self._file.close)
             at, size = self.size, memoryview(data).nbytes
             self._file.seek(at)

@@ -175,7 +175,8 @@ class _Reader:
             found = getattr(import_module(module), attribute, None) if module.startswith(_ABI) else None
             if not (isinstance(found, type) and issubclass(found, Wire) and size == found.SIZE):
                 fields = {"__annotations__": {"data": Annotated[bytes, int(size)]}, "__module__": __name__}
-                found = type(Wire)(attribute or "Structure", (Wire,), fields)
+                made: Any = type(Wire)
+                found = made(attribute or "Structure", (Wire,), fields)
             self._classes[name] = found
         return self._classes[name]
 
@@ -199,7 +200,9 @@ class _Reader:
             for _, program, _ in guest.catalogue():
                 self._given.setdefault(program.digest, program)
         if key not in self._given:
-            raise JournalError(f"the journal runs the guest program {name} ({digest[:12]}...): give it, load(file, programs=[{name}])")
+            raise JournalError(
+                f"the journal runs the guest program {name} ({digest[:12]}...): give it, load(file, programs=[{name}])"
+            )
         return self._given[key]
 
     def _read_k(self, name: str) -> Design:

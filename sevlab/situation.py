@@ -8,6 +8,7 @@ is closed and begun again, a guest's thread is rebuilt from its log.
 
 from __future__ import annotations
 
+import gc
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
@@ -35,9 +36,11 @@ FOREIGN = ("numpy", "mmap", "_thread", "threading", "cryptography", "_struct", "
 
 
 @cache
-def _slots(kind: type) -> tuple[str, ...]:
+def _slots(kind: Any) -> tuple[str, ...]:
     """The names of all slots of a class."""
-    return tuple(name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__"))
+    return tuple(
+        name for base in kind.__mro__ for name in _names(vars(base).get("__slots__", ())) if name not in ("__dict__", "__weakref__")
+    )
 
 
 def _names(slots: Any) -> Iterable[str]:
@@ -152,13 +155,17 @@ class Situation:
 
     def _object(self, one: Any) -> Iterable[Any]:
         leads: list[Any] = []
-        names = _slots(type(one))
+        names = _slots(one.__class__)
         if isinstance(one, Thread):
             self.kept.append(self._thread(one))
             return (one.args,)
         if names:
             leads += [getattr(one, name, None) for name in names]
-            read = attrgetter(*names) if all(hasattr(one, name) for name in names) else lambda it: [getattr(it, n, None) for n in names]
+            read = (
+                attrgetter(*names)
+                if all(hasattr(one, name) for name in names)
+                else lambda it: [getattr(it, n, None) for n in names]
+            )
 
             def write(saved: Any) -> None:
                 for name, value in zip(names, saved if len(names) > 1 else (saved,), strict=True):
@@ -176,7 +183,9 @@ class Situation:
     @staticmethod
     def _digest(owner: Any, digest: Any) -> Kept:
         """A running digest is changed in place: a copy takes its place."""
-        name = next(name for name in (*_slots(type(owner)), *getattr(owner, "__dict__", ())) if getattr(owner, name, None) is digest)
+        name = next(
+            name for name in (*_slots(owner.__class__), *getattr(owner, "__dict__", ())) if getattr(owner, name, None) is digest
+        )
         saved = digest.copy()
 
         def now() -> Any:
@@ -248,11 +257,8 @@ class Situation:
         `own` are the numbers of the calls' own attributes, which are no part of the machine.
         """
         canon = _Canon(self.index, calls)
-        parts = [
-            (number, canon.difference(one.now(), one.saved))
-            for number in self.changed()
-            if number not in own and (one := self.kept[number])
-        ]
+        kept = [(number, self.kept[number]) for number in self.changed() if number not in own]
+        parts = [(number, canon.difference(one.now(), one.saved)) for number, one in kept]
         return tuple(parts), tuple([canon.call(call) for call in calls])
 
 
@@ -284,7 +290,9 @@ class _Canon:
         """What is new in the content of an object that was there."""
         kind, value = now.__class__, self.value
         if kind is list:
-            same = next((at for at, (one, two) in enumerate(zip(now, saved, strict=False)) if one is not two), min(len(now), len(saved)))
+            same = next(
+                (at for at, (one, two) in enumerate(zip(now, saved, strict=False)) if one is not two), min(len(now), len(saved))
+            )
             return same, *[one if one.__class__ in PLAIN else value(one) for one in now[same:]]
         if kind is not dict:
             return self._content(now, kind) if kind in (set, deque) else value(now)
@@ -314,6 +322,10 @@ class _Canon:
             return ("function", one.__qualname__, *[value(cell.cell_contents) for cell in one.__closure__ or ()])
         if kind is CoroutineType:
             return self.coroutine(one)
+        if kind is GeneratorType:
+            return (one.__qualname__, one.gi_frame and (one.gi_frame.f_lasti, value(list(one.gi_frame.f_locals.values()))))
+        if hasattr(one, "__next__") and not isinstance(one, type):
+            return value(one.__reduce__())
         if isinstance(one, BaseException):
             return (kind.__name__, *[value(arg) for arg in one.args])
         if isinstance(one, int | str | bytes | type | ModuleType):
@@ -336,6 +348,8 @@ class _Canon:
             tuple([item if item.__class__ in PLAIN else self.value(item) for item in frame.f_locals.values()]),
             tuple(frame.f_locals),
             self.coroutine(inner) if isinstance(inner, CoroutineType) else None,
+            # Loops under way stand on the frame's stack, where only the garbage collector sees them.
+            tuple([self.value(loop) for loop in gc.get_referents(one) if hasattr(loop, "__next__")]),
         )
 
     def call(self, call: Call) -> Any:

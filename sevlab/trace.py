@@ -107,7 +107,7 @@ class Trace:
         if buffer is None:
             buffer = self._buffers[event] = bytearray()
         if event.TEXTS:
-            values = self._numbered(event, values)
+            values = self._numbered(event, values)  # type: ignore[assignment]  # a list is unpacked as well
         buffer += event.PACK_ROW(self.seq, self.now, self.entry, self.host, *values)
         self.seq += 1
         if self.ring and len(buffer) > 2 * self.ring * event.PACK.size:

@@ -138,6 +138,10 @@ class Xray:
         """What the key of slot `asid` makes of the `n` bytes at `hpa`."""
         return bytes(self._look(f"read {asid} {hpa:#x} {n}", self._host.soc.engine.read, asid, hpa, n))
 
+    def keys(self) -> Any:
+        """The platform's own key pairs, private halves and all: `owner`, `oca`, `pek`, `pdh`."""
+        return self._look("the platform's private keys", lambda: self._host.psp.keys)
+
     def tweak(self, hpa: int) -> bytes:
         """The engine's tweak at `hpa` (16 bytes)."""
         return bytes(self._look(f"tweak {hpa:#x}", self._host.soc.engine.tweak, hpa))

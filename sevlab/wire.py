@@ -125,6 +125,9 @@ class _WireType(type):
     CODECS: dict[str, _Codec]
     NUMBERS: bool
     FLAT: bool
+    _values: Any
+    _fill: Any
+    _default: Any
 
     def __new__(mcs, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> _WireType:
         notes = {key: note for key, note in _annotations(namespace).items() if "ClassVar" not in str(note)}
@@ -149,17 +152,13 @@ class _WireType(type):
         cls.NUMBERS = all(not codec.length for codec in codecs.values())
         # One of numbers and byte strings takes what its struct unpacks as it is.
         cls.FLAT = all(not codec.nested and (not codec.length or codec.code.endswith("s")) for codec in codecs.values())
-        cls._values, cls._fill, cls._default = None, None, None
+        cls._values = cls._fill = cls._default = None
         return cls
 
     def _hurry(cls) -> None:
         """Make what packs and fills an object of this class in one go: at its first use, since most layouts have none."""
         names = cls.NAMES
-        if len(names) == 1:
-            (only,) = names
-            cls._values = staticmethod(lambda wire: (getattr(wire, only),))
-        else:
-            cls._values = attrgetter(*names) if names else staticmethod(lambda wire: ())
+        cls._values = attrgetter(*names) if len(names) > 1 else staticmethod(lambda wire: [getattr(wire, name) for name in names])
         made: dict[str, Any] = {}
         exec(f"def fill(wire, values): [{', '.join(f'wire.{name}' for name in names)}] = values", made)
         cls._fill = staticmethod(made["fill"])

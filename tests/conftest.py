@@ -18,6 +18,11 @@ settings.register_profile("laws", deadline=None, max_examples=2_000, print_blob=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """--real: the generic KVM tests also run against this computer's own /dev/kvm."""
+    parser.addoption("--real", action="store_true", help="run the generic KVM tests against this computer's /dev/kvm too")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""

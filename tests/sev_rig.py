@@ -184,11 +184,13 @@ class Rig:
 
     def copy(self, mirror: int, source: int, process: Process | None = None) -> None:
         """COPY: the VM `mirror` becomes one of `source`."""
-        (process or self.qemu).ioctl(mirror, KVM_ENABLE_CAP, kvm_enable_cap(KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, args=(source, 0, 0, 0)))
+        cap = kvm_enable_cap(KVM_CAP_VM_COPY_ENC_CONTEXT_FROM, args=(source, 0, 0, 0))
+        (process or self.qemu).ioctl(mirror, KVM_ENABLE_CAP, cap)
 
     def move(self, dst: int, src: int, process: Process | None = None) -> None:
         """MOVE: the encryption context of `src` becomes `dst`'s."""
-        (process or self.qemu).ioctl(dst, KVM_ENABLE_CAP, kvm_enable_cap(KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, args=(src, 0, 0, 0)))
+        cap = kvm_enable_cap(KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, args=(src, 0, 0, 0))
+        (process or self.qemu).ioctl(dst, KVM_ENABLE_CAP, cap)
 
     def aux(self, vcpus: int = 0) -> int:
         """An ordinary VM with so many vCPUs."""

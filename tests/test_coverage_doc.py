@@ -8,7 +8,7 @@ import pytest
 
 from sevlab.abi.sev import Cmd
 from sevlab.cli import coverage
-from sevlab.kvm import designs, exits, sev_commands, system, vcpu, vm
+from sevlab.kvm import designs, exits, sev_commands, system, vcpu, vm, vmgexit, vmgexit_msr
 from sevlab.kvm import sev_dev as sev_device
 from sevlab.psp import commands
 
@@ -20,6 +20,8 @@ TABLES = {
     "vCPU": vcpu.IOCTLS,
     "/dev/sev": sev_device.COMMANDS,
     "exits": exits.EXITS,
+    "VMGEXIT": vmgexit.VMGEXITS,
+    "MSR protocol": vmgexit_msr.REQUESTS,
     **{design.name: sev_commands.commands(design) for design in designs.DESIGNS.values()},
 }
 
@@ -59,15 +61,17 @@ def test_nothing_on_the_page_is_without_a_name() -> None:
 
 def test_every_chip_design_and_seam_is_there() -> None:
     assert all(f"`{name}`" in PAGE for name in (*coverage.chips.CHIPS, *designs.DESIGNS))
-    seams = re.search(r"^\| design .*\|$", PAGE, re.M)
-    assert seams and set(re.findall(r"`(\w+)`", seams[0])) == set(designs.Design.__dataclass_fields__) - {"name"}
+    table = PAGE.partition("## Kernel designs")[2].partition("\n#")[0]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(designs.Design.__dataclass_fields__) - {"name"}
 
 
-def test_every_difference_between_releases_is_explained() -> None:
-    table = PAGE.partition("### What else a release changes")[2]
+@pytest.mark.parametrize("seam", ["release", "ghcb"])
+def test_every_switch_of_a_seam_is_explained(seam: str) -> None:
+    table = PAGE.partition(f"### The seam `{seam}`")[2].partition("\n#")[0]
     rows = re.findall(r"^\| `(\w+)` +\| (.*?) +\|", table, re.M)
 
-    assert {name for name, _ in rows} == set(designs.Release.__dataclass_fields__) - {"version"}
+    answer = getattr(designs.LINUX_6_1, seam)
+    assert {name for name, _ in rows} == set(answer.__dataclass_fields__) - {"version"}
     assert all(words for _, words in rows)
 
 
@@ -80,4 +84,4 @@ def test_every_table_of_the_page_is_legible_as_text() -> None:
 
 
 def test_the_table_keeps_a_bar_in_a_cell_from_ending_it() -> None:
-    assert coverage.table(("a", "b"), [("x|y", 1)]).splitlines() == ["| a    | b   |", "| ---- | --- |", "| x\\|y | 1   |"]
+    assert coverage.table(("a", "b"), [("x|y", 1)]).splitlines() == ["| a    |   b |", "| ---- | --: |", "| x\\|y |   1 |"]

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sevlab.gate import Gate
+from sevlab.gate import Gate, ReadOnly
+from sevlab.journal import Packed
 from sevlab.trace import Event, Trace, u32
+from sevlab.wire import Wire
 
 
 class Happened(Event, lane="host"):
@@ -275,3 +277,102 @@ def test_law_whatever_entries_do_the_gate_is_open_and_the_count_right_afterwards
             gate.enter(kind, act, kind)
 
     assert gate.enter("last", lambda: gate.n) == len(script) + 1
+
+
+# ------------------------------------------------------------------ the journal
+
+
+class Argument(Wire):
+    """A structure as an argument."""
+
+    value: u32 = 0  # 0x00
+
+
+def test_an_entry_stands_in_the_journal_with_its_arguments_as_they_were_before_the_call(gate: Gate) -> None:
+    argument, data = Argument(value=1), bytearray(b"before")
+
+    def change(argument: Argument, data: bytearray) -> None:
+        argument.value, data[:] = 2, b"after!"
+
+    gate.run("change", 0, change, (argument, data))
+
+    assert gate.world.journal.entries == [(0, "change", 0, (Packed(Argument, b"\1\0\0\0"), b"before"), None)]
+
+
+def test_a_refused_entry_stands_in_the_journal_too(gate: Gate) -> None:
+    def refuse() -> None:
+        raise OSError(22, "no")
+
+    with pytest.raises(OSError):
+        gate.run("refuse", 7, refuse, ())
+
+    assert gate.world.journal.entries == [(0, "refuse", 7, (), None)]
+
+
+def test_an_argument_that_cannot_be_packed_makes_no_entry(gate: Gate) -> None:
+    with pytest.raises(ValueError, match="does not fit"):
+        gate.run("ioctl", 1, lambda argument: None, (Argument(value=1 << 40),))
+
+    assert gate.n == 0 and not gate.world.journal.entries
+
+
+def test_a_look_has_the_lock_and_leaves_no_line_and_no_number(gate: Gate) -> None:
+    def look() -> int:
+        with pytest.raises(RuntimeError, match="from inside"):
+            gate.enter("inner", lambda: None)
+        return 5
+
+    assert gate.look(look) == 5
+    assert gate.n == 0 and not gate.world.journal.entries
+
+
+def test_a_look_from_inside_an_entry_is_refused(gate: Gate) -> None:
+    def outer() -> None:
+        with pytest.raises(RuntimeError, match="from inside"):
+            gate.look(lambda: None)
+
+    gate.enter("outer", outer)
+
+    assert gate.n == 1
+
+
+def test_a_look_that_fails_leaves_the_gate_open(gate: Gate) -> None:
+    with pytest.raises(ZeroDivisionError):
+        gate.look(lambda: 1 // 0)
+
+    assert gate.enter("after", lambda: 1) == 1
+
+
+def test_a_sealed_world_refuses_every_entry_and_stays_as_it_is(gate: Gate) -> None:
+    done: list[int] = []
+    gate.enter("first", done.append, 1)
+    gate.world.seal(9)
+
+    with pytest.raises(ReadOnly, match=r"entry 1 of 9 is past and read only; host\.fork\(1\)"):
+        gate.enter("second", done.append, 2)
+
+    assert done == [1] and gate.n == 1
+    assert gate.look(lambda: gate.n) == 1
+
+
+def test_what_nobody_can_repeat_is_not_undone_and_its_failure_comes_out(gate: Gate) -> None:
+    with pytest.raises(ZeroDivisionError):
+        gate.enter("fails", lambda: 1 // 0)
+
+    assert gate.n == 1
+
+
+def test_ctrl_c_is_kept_with_the_question_at_which_it_was_heard(gate: Gate) -> None:
+    heard: list[bool] = []
+
+    def wait() -> None:
+        heard.append(gate.interrupted())
+        signal.raise_signal(signal.SIGINT)
+        heard.append(gate.interrupted())
+        heard.append(gate.interrupted())
+
+    with pytest.raises(KeyboardInterrupt):
+        gate.enter("wait", wait)
+
+    assert heard == [False, True, True]
+    assert gate.world.journal.interrupts == {1: 2}

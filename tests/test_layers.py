@@ -16,8 +16,8 @@ import sevlab
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOOR = {"wire", "crypto", "bulk", "trace", "gate"}
-BESIDE = {"journal", "journal_format", "explore"}  # the host's own tools
+FLOOR = {"wire", "crypto", "bulk", "trace", "gate", "journal"}
+BESIDE = {"views", "replay", "journal_format", "schedules", "situation"}  # the host's own tools
 HIGH = {"owner", "guest", "vmm", "kvm", "psp", "hw", "abi", *FLOOR}
 TOP = {"host", *BESIDE, "lab", "plots", "bridge", "cli", *HIGH}
 # Who may import whom; every storey may import itself.

@@ -10,6 +10,7 @@ import ast
 import json
 import re
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,7 @@ def test_headings_go_down_one_step_at_a_time(path: Path) -> None:
     levels = [len(mark) for cell in cells(path, "markdown") for mark in re.findall(r"^(#+) ", source(cell), re.M)]
 
     assert levels[0] == 1 and levels.count(1) == 1
-    assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
+    assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
 PAGES = [*NOTEBOOKS, *sorted((ROOT / "notebooks").glob("*.md")), *sorted((ROOT / "notebooks/reference").glob("*.md"))]

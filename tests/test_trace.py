@@ -284,3 +284,18 @@ def test_one_row_is_found_by_its_number_and_another_kinds_number_finds_none() ->
     assert row is not None and row["large"] == 20
     assert trace.row(Counted, 1) is None
     assert trace.row(Counted, 9) is None and trace.row(Moved, 0) is None
+
+
+def test_the_rows_of_an_entry_that_is_undone_are_gone_and_their_numbers_free() -> None:
+    trace = Trace()
+    for entry in (1, 1, 2, 3):
+        trace.entry = entry
+        trace.emit(Counted, entry, entry)
+    before = trace.rows()[:3]
+    trace.forget(3)
+
+    assert trace.rows() == before and trace.seq == 3
+    trace.forget(7)
+    assert trace.rows() == before
+    trace.forget(1)
+    assert len(trace) == 0 and trace.seq == 0

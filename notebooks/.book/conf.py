@@ -53,7 +53,6 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "show_toc_level": 3,
     "article_header_start": [],
-    "article_footer_items": ["prev-next.html"],
     "footer_start": ["copyright"],
     "footer_end": [],
     "pygments_light_style": "a11y-high-contrast-light",

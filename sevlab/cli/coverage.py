@@ -21,13 +21,14 @@ from sevlab import Host
 from sevlab.abi import kvm, sev_dev
 from sevlab.abi.sev import cmd_name
 from sevlab.hw import chips, vmcb
-from sevlab.kvm import designs, exits, sev_commands, system, vcpu, vm
+from sevlab.kvm import designs, exits, sev_commands, system, vcpu, vm, vmgexit, vmgexit_msr
 from sevlab.kvm import sev_dev as sev_device
 from sevlab.psp import commands
 from sevlab.psp.states import SINCE
 
 PAGE = Path(sevlab.__file__).resolve().parents[1] / "notebooks" / "reference" / "coverage.md"
 WHOLE = "–"  # what a row says that leaves nothing out
+NUMBER = re.compile(r"-?[0-9.]+|")  # or nothing
 
 HEAD = """# Coverage: what is modelled, row by row
 
@@ -43,14 +44,18 @@ Table = tuple[Sequence[str], Iterable[Sequence[Any]]]
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A Markdown table whose source is as legible as its page: every column as wide as its widest cell."""
+    """A Markdown table whose source is as legible as its page: columns as wide as their widest cell, numbers at the right."""
     lines = [list(heads), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
-    widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(heads))]
-    rule = ["-" * width for width in widths]
-    shown = [lines[0], rule, *lines[1:]]
-    return "\n".join(
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |" for line in shown
-    )
+    columns = list(zip(*lines, strict=True))
+    widths = [max(3, *map(len, column)) for column in columns]
+    right = [all(NUMBER.fullmatch(cell) for cell in column[1:]) for column in columns]
+    rule = ["-" * (width - number) + ":" * number for width, number in zip(widths, right, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        padded = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(cells, widths, right, strict=True))
+        return f"| {' | '.join(padded)} |"
+
+    return "\n".join(map(line, [lines[0], rule, *lines[1:]]))
 
 
 def code(text: object) -> str:
@@ -161,6 +166,26 @@ def processor() -> Iterator[str]:
     yield table(("number", "exit", "leaves out"), cells)
 
 
+def guests() -> Iterator[str]:
+    """What an SEV-ES guest may ask of KVM."""
+    yield "## What an SEV-ES guest asks"
+    yield (
+        "A VMGEXIT with a GHCB, by its exit code. *Protocol* 2 is that of 6.10 and newer. A code without a row gets its guest an "
+        "error, or from older kernels ends `KVM_RUN` with `EINVAL`."
+    )
+    cells = [
+        (code(f"{nr:#x}"), code(row.name), 2 if row.v2 else 1, row.leaves_out or WHOLE) for nr, row in vmgexit.VMGEXITS.items()
+    ]
+    yield table(("number", "request", "protocol", "leaves out"), cells)
+    yield "### The MSR protocol"
+    yield "Requests that fit into one number, for a guest that has no GHCB yet. One without a row stays where it is, unanswered."
+    cells = [
+        (code(f"{nr:#05x}"), code(row.name), 2 if row.v2 else 1, row.leaves_out or WHOLE)
+        for nr, row in vmgexit_msr.REQUESTS.items()
+    ]
+    yield table(("number", "request", "protocol", "leaves out"), cells)
+
+
 def silicon() -> Iterator[str]:
     """The chips, fact by fact."""
     yield "## Chips"
@@ -198,18 +223,28 @@ def kernels() -> Iterator[str]:
         "A seam is a place where the kernel's history forks. A design takes one answer at each; an answer of your own is as legal "
         "as these. `Absent()`: this kernel has no such capability."
     )
-    missing = [seam for seam in ("mirror", "move") if all(getattr(one, seam) is designs.ABSENT for one in designs.DESIGNS.values())]
-    if missing:
-        yield f"Not modelled yet, and so absent everywhere, unlike in the kernels named: {' and '.join(map(code, missing))}."
+    made = list(designs.DESIGNS.values())
     seams = [field.name for field in dataclasses.fields(designs.Design) if field.name != "name"]
-    rows = [(code(design.name), *(code(repr(getattr(design, seam))) for seam in seams)) for design in designs.DESIGNS.values()]
-    yield table(("design", *(code(seam) for seam in seams)), rows)
-    yield "### What else a release changes"
-    releases = list(dict.fromkeys(design.release for design in designs.DESIGNS.values()))
-    fields = [field.name for field in dataclasses.fields(designs.Release) if field.name != "version"]
-    words = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(designs.Release), re.M))
-    cells = [(code(field), words.get(field, ""), *(_yes(getattr(release, field)) for release in releases)) for field in fields]
-    yield table(("", "what", *(code(release.version) for release in releases)), cells)
+    yield table(
+        ("seam", *(code(design.name) for design in made)),
+        [(code(seam), *(code(repr(getattr(one, seam))) for one in made)) for seam in seams],
+    )
+    dreams = [f"* {code(design.name)}: {design.imaginary}" for design in made if design.imaginary]
+    if dreams:
+        yield "\n".join(dreams)
+    for seam in seams:
+        answers = list(dict.fromkeys(getattr(design, seam) for design in made))
+        if dataclasses.is_dataclass(answers[0]) and len(dataclasses.fields(answers[0])) > 1:
+            yield from differences(seam, answers)
+
+
+def differences(seam: str, answers: Sequence[Any]) -> Iterator[str]:
+    """A seam whose answers are switches: what each is, from the comment beside it, and how it stands."""
+    yield f"### The seam `{seam}`, switch by switch"
+    words = dict(re.findall(r"^    (\w+): .*?  # (.*)$", inspect.getsource(type(answers[0])), re.M))
+    fields = [field.name for field in dataclasses.fields(answers[0]) if field.name != "version"]
+    cells = [(code(field), words.get(field, ""), *(_yes(getattr(answer, field)) for answer in answers)) for field in fields]
+    yield table(("", "what", *(code(answer.version) for answer in answers)), cells)
 
 
 def _yes(value: object) -> str:
@@ -226,6 +261,8 @@ def summary() -> Iterator[str]:
         "ioctls of a vCPU": vcpu.IOCTLS.values(),
         "commands of `/dev/sev`": sev_device.COMMANDS.values(),
         "exits of the processor": exits.EXITS.values(),
+        "VMGEXITs": vmgexit.VMGEXITS.values(),
+        "requests of the MSR protocol": vmgexit_msr.REQUESTS.values(),
     }
     rows = []
     for name, found in tables.items():
@@ -236,7 +273,7 @@ def summary() -> Iterator[str]:
     yield f"Beside these the firmware has {missing} commands that are not modelled at all."
 
 
-SECTIONS = (summary, firmware, kernel, processor, silicon, kernels)
+SECTIONS = (summary, firmware, kernel, processor, guests, silicon, kernels)
 
 
 def page() -> str:

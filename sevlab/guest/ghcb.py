@@ -46,7 +46,8 @@ async def by_msr(request: int) -> int:
     """One request by the MSR protocol: the response."""
     await wrmsr(MSR_AMD64_SEV_ES_GHCB, request)
     await vmgexit()
-    return await rdmsr(MSR_AMD64_SEV_ES_GHCB)
+    response: int = await rdmsr(MSR_AMD64_SEV_ES_GHCB)
+    return response
 
 
 async def version_offered() -> int:
@@ -86,18 +87,21 @@ async def ask(
     `registers` are (offset, value) of those that the request needs, and no others are shown. Raises Fault(UD) or
     Fault(GP) where the host asks for it; ends the guest at any other word that is no answer.
     """
-    bitmap = 7 << EXIT_CODE // 8
+    bitmap, xcr0 = 7 << EXIT_CODE // 8, 0
     for offset, value in registers:
-        await store(gpa + offset, value.to_bytes(1 if offset == CPL else 8, "little"), c=False)
         bitmap |= 1 << offset // 8
+        if offset == XCR0:
+            xcr0 = value  # it lies between the numbers and the bitmap, which go in one piece
+        else:
+            await store(gpa + offset, value.to_bytes(1 if offset == CPL else 8, "little"), c=False)
     if scratch:
         bitmap |= 1 << SCRATCH // 8
-    numbers = (code, info_1, info_2, scratch)
-    await store(gpa + EXIT_CODE, b"".join([number.to_bytes(8, "little") for number in numbers]), c=False)
-    await store(gpa + BITMAP, bitmap.to_bytes(16, "little"), c=False)
+    numbers = code | info_1 << 64 | info_2 << 128 | scratch << 192
+    numbers |= xcr0 << 8 * (XCR0 - EXIT_CODE) | bitmap << 8 * (BITMAP - EXIT_CODE)
+    await store(gpa + EXIT_CODE, numbers.to_bytes(BITMAP + 16 - EXIT_CODE, "little"), c=False)
     await vmgexit()
 
-    answer = await load(gpa + RAX, BITMAP + 16 - RAX, c=False)
+    answer: bytes = await load(gpa + RAX, BITMAP + 16 - RAX, c=False)
     said, detail = field(answer, INFO_1) & 0xFFFF_FFFF, field(answer, INFO_2)
     if said == GHCB_RESP_EXCEPTION:
         vector = detail & 0xFF
@@ -115,8 +119,7 @@ def field(answer: bytes, offset: int) -> int:
 
 async def vouched(answer: bytes, *offsets: int) -> tuple[int, ...]:
     """Fields of an answer, each of which the host must vouch for; a host that does not ends the guest."""
-    bitmap = int.from_bytes(answer[BITMAP - RAX : BITMAP + 16 - RAX], "little")
-    for offset in offsets:
-        if not bitmap >> offset // 8 & 1:
-            await terminate()
-    return tuple([field(answer, offset) for offset in offsets])
+    wanted = sum([1 << offset // 8 for offset in offsets])
+    if int.from_bytes(answer[BITMAP - RAX : BITMAP + 16 - RAX], "little") & wanted != wanted:
+        await terminate()
+    return tuple([int.from_bytes(answer[offset - RAX : offset - RAX + 8], "little") for offset in offsets])

@@ -104,7 +104,7 @@ def _pieces(soc: Soc, vmcb: Vmcb, gva: int, n: int, access: int) -> list[tuple[i
         parts.append((*walk(soc, vmcb, gva + done, access), size))  # type: ignore[arg-type]
         done += max(size, 1)
     vmcb.gpa = parts[0][0]
-    keyed = [(vmcb.asid if vmcb.sev and private else 0, gpa, size) for gpa, private, size in parts]  # type: ignore[misc]
+    keyed = [(vmcb.asid if vmcb.sev and private else 0, gpa, size) for gpa, private, size in parts]
     return [(key, vmcb.npt.translate(gpa), size) for key, gpa, size in keyed]
 
 

@@ -23,7 +23,7 @@ from sevlab.hw.isa import UD, VC, Fault, Instruction
 from sevlab.hw.leave import LEAVE, NON_AUTOMATIC, RESULT
 from sevlab.hw.measure import encode
 from sevlab.hw.npt import NestedFault
-from sevlab.hw.registers import pass_through
+from sevlab.hw.registers import EFFECTS, pass_through
 from sevlab.hw.savearea import enter
 from sevlab.hw.thread import Thread, TripleFault
 from sevlab.hw.vmcb import (
@@ -239,12 +239,16 @@ def _resume_sealed(vmcb: Vmcb, area: SaveArea, thread: Thread) -> Instruction:
 
 def _step(area: SaveArea, thread: Thread, value: Any) -> Instruction:
     """Thread.step with registers: a #VC handler finds those of the instruction that it answers for, and puts back all others."""
-    depth = len(thread.frames)
-    pass_through(area.registers, thread.pending, value)
+    frames = thread.frames
+    depth = len(frames)
+    if thread.pending[0] in EFFECTS:
+        pass_through(area.registers, thread.pending, value)
     instruction = thread.step(value)
-    if len(thread.frames) > depth:
+    if len(frames) == depth:
+        return instruction
+    if len(frames) > depth:
         area.saved.append(tuple(area.registers))
-    elif len(thread.frames) < depth and area.saved:
+    elif area.saved:
         area.registers[:] = area.saved.pop()
         pass_through(area.registers, thread.interrupted, thread.returned)
     return instruction

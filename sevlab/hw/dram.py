@@ -14,6 +14,9 @@ from sevlab.bulk import PAGE, Memory
 class Owed(Protocol):
     """Who has bytes that belong into memory and writes them when somebody looks (`sevlab.hw.savearea`)."""
 
+    def owes(self, hpa: int, end: int) -> bool:
+        """Whether any of them belong into [hpa, end)."""
+
     def settle(self, keep: bool = False) -> None:
         """Write them; with `keep` from now on at once, since somebody keeps a view."""
 
@@ -35,7 +38,7 @@ class Dram:
         """The `n` raw bytes at `hpa`: what a probe on the bus sees."""
         if hpa < 0 or n < 0 or hpa + n > self.size:
             self._outside(hpa, n)
-        if self.lazy:
+        if self.lazy and (hpa >> 12 in self.lazy or (hpa & 0xFFF) + n > PAGE):
             self.settle(hpa, n)
         return bytes(self.memory.view[hpa : hpa + n])
 
@@ -43,7 +46,7 @@ class Dram:
         """Put raw bytes at `hpa`."""
         if hpa < 0 or hpa + len(data) > self.size:
             self._outside(hpa, len(data))
-        if self.lazy:
+        if self.lazy and (hpa >> 12 in self.lazy or (hpa & 0xFFF) + len(data) > PAGE):
             self.settle(hpa, len(data))
         self.memory.view[hpa : hpa + len(data)] = data
 
@@ -78,10 +81,11 @@ class Dram:
 
     def settle(self, hpa: int = 0, n: int | None = None, *, keep: bool = False) -> None:
         """Have everything written that somebody owes to a range (all of memory without one)."""
-        first, last = hpa // PAGE, (self.size if n is None else hpa + max(n, 1) - 1) // PAGE
+        end = self.size if n is None else hpa + max(n, 1)
+        first, last = hpa // PAGE, (end - 1) // PAGE
         pages = [first] if first == last else [page for page in self.lazy if first <= page <= last]
         for page in pages:
-            for owner in list(self.lazy.get(page, ())):
+            for owner in [one for one in self.lazy.get(page, ()) if one.owes(hpa, end)]:
                 owner.settle(keep)
 
     def check(self, hpa: int, n: int) -> None:

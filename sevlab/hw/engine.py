@@ -123,7 +123,7 @@ class Engine:
         hpa &= self._c_bit_off
         if key is None:
             return self.dram.read(hpa, n) if not asid else self._no_key(asid)
-        if self._lazy:
+        if self._lazy and (hpa >> 12 in self._lazy or (hpa & PAGE - 1) + n > PAGE):
             self.dram.settle(hpa, n)
         skip = hpa & 15
         first = hpa - skip
@@ -152,7 +152,7 @@ class Engine:
             self.dram.write(hpa, data) if not asid else self._no_key(asid)
             return
         n = len(data)
-        if self._lazy:
+        if self._lazy and (hpa >> 12 in self._lazy or (hpa & PAGE - 1) + n > PAGE):
             self.dram.settle(hpa, n)
         skip = hpa & 15
         first = hpa - skip
@@ -218,7 +218,7 @@ class Engine:
     def encrypt(self, asid: int, hpa: int, n: int) -> None:
         """Encrypt a range where it lies: what was plaintext becomes what slot `asid` reads as that plaintext."""
         hpa &= self._c_bit_off
-        if self._lazy:
+        if self._lazy and (hpa >> 12 in self._lazy or (hpa & PAGE - 1) + n > PAGE):
             self.dram.settle(hpa, n)
         key = self._slots.get(asid)
         kit = self._kits[key.streamed].get(hpa) if key and n == PAGE else None
@@ -239,7 +239,7 @@ class Engine:
 
     def _in_place(self, asid: int, encrypt: bool, hpa: int, n: int) -> None:
         key = self._whole_blocks(asid, hpa, n)
-        if self._lazy:
+        if self._lazy and (hpa >> 12 in self._lazy or (hpa & PAGE - 1) + n > PAGE):
             self.dram.settle(hpa, n)
         memory = self.dram.memory
         self._crypt(key, encrypt, hpa, n, memory, hpa)
@@ -254,7 +254,7 @@ class Engine:
         """Hash a range of plaintext into `digest` and encrypt it in place, chunk by chunk while it is in the cache."""
         hpa &= self._c_bit_off
         key = self._whole_blocks(asid, hpa, n)
-        if self._lazy:
+        if self._lazy and (hpa >> 12 in self._lazy or (hpa & PAGE - 1) + n > PAGE):
             self.dram.settle(hpa, n)
         memory, at, end = self.dram.memory, hpa, hpa + n
         while at < end:

@@ -104,11 +104,10 @@ class Pages:
     def why(self, pfn: int) -> dict[str, Any] | None:
         """That event as a row of the trace; None if there was none, or a ring has forgotten it."""
         seq = self.event(pfn)
-        for event in (PagesMarked, PagesPinned, PagesUnpinned) if seq is not None else ():
-            row = self.trace.row(event, seq)
-            if row is not None:
-                return row
-        return None
+        if seq is None:
+            return None
+        rows = (self.trace.row(event, seq) for event in (PagesMarked, PagesPinned, PagesUnpinned))
+        return next((row for row in rows if row is not None), None)
 
     def state(self, pfn: int) -> int:
         """The state of one frame."""

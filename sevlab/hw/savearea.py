@@ -91,6 +91,10 @@ class SaveArea:
         if self.eager:
             self.settle()
 
+    def owes(self, hpa: int, end: int) -> bool:
+        """Whether the page or its check value lies in [hpa, end)."""
+        return (self.block < end and hpa < self.block + _CHECK.size) or (self.hpa < end and hpa < self.hpa + PAGE)
+
     def settle(self, keep: bool = False) -> None:
         """Write what is owed: the page under the guest's key, its check value into the TMR."""
         self.eager = self.eager or keep

@@ -56,7 +56,14 @@ class Thread:
         then stands before this step, to be rebuilt.
         """
         try:
-            instruction = self._receive(value)
+            if value.__class__ is Fault:
+                instruction = self._receive(value)
+            else:
+                instruction = self.pending = self.send(value)  # type: ignore[misc]  # what _go does where no frame ends
+        except StopIteration as end:
+            instruction = self._unwind(end.value, raised=False)
+        except Fault as fault:
+            instruction = self._unwind(fault, raised=True)
         except BaseException:
             self.send = None
             raise
@@ -86,10 +93,23 @@ class Thread:
                 value, raised = end.value, False
             except Fault as fault:
                 value, raised = fault, True
-            del self.frames[-1]
-            self.returned = value
-            if not self.frames:
-                raise self._end(value if raised else None)
+            self._pop(value, raised)
+
+    def _pop(self, value: Any, raised: bool) -> None:
+        """The topmost frame has ended, with a result or a Fault."""
+        del self.frames[-1]
+        self.returned = value
+        if not self.frames:
+            raise self._end(value if raised else None)
+
+    def _unwind(self, value: Any, *, raised: bool) -> Instruction:
+        """Go on in the frame below the one that has ended."""
+        try:
+            self._pop(value, raised)
+            return self._go(value, raised=raised)
+        except BaseException:
+            self.send = None
+            raise
 
     def _end(self, fault: Fault | None = None) -> TripleFault:
         self.send = None

@@ -23,11 +23,11 @@ NONE, NAE_EVENT, MSR_PROTOCOL = range(3)  # vcpu.hold: how the vCPU asked to be 
 
 
 class Held(Event, lane="kvm"):
-    """A sealed vCPU parked itself: `kind` 1 by an NAE event, 2 by the MSR protocol."""
+    """A sealed vCPU parked itself: `how` 1 by an NAE event, 2 by the MSR protocol."""
 
     vm: u32
     vcpu: u32
-    kind: u8
+    how: u8
 
 
 class SipiDelivered(Event, lane="kvm"):

@@ -125,13 +125,20 @@ def hand_over_context(dst: Vm, src: Vm) -> None:
     new, old = dst.sev, src.sev
     new.active, new.es, new.asid, new.handle = True, old.es, old.asid, old.handle
     new.pages_locked, new.vmsa_features = old.pages_locked, old.vmsa_features
-    new.regions, old.regions = old.regions, []
-    for region in new.regions:
-        region.pin.sev = new  # whose count they are in
+    hand_over_pins(dst, src)
     old.active, old.es, old.asid, old.handle, old.pages_locked = False, False, 0, 0, 0
     if new.owner is None:
         dst.kernel.asids.hand_over(new.asid, dst.number)
     dst.kernel.trace.emit(ContextMoved, dst.number, src.number, new.asid, new.misc_cg.path if new.misc_cg else "")
+
+
+def hand_over_pins(dst: Vm, src: Vm) -> None:
+    """Regions, and with the seam `pinning` as posted the pins of whole slots: no longer the source's to let go."""
+    new, old = dst.sev, src.sev
+    new.regions, old.regions = old.regions, []
+    for region in new.regions:
+        region.pin.sev = new  # whose count they are in
+    new.slot_pins, old.slot_pins = old.slot_pins, None
 
 
 def encrypt_vcpu(vcpu: Vcpu) -> None:

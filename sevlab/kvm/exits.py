@@ -60,7 +60,7 @@ EXITS: dict[int, ExitRow] = {
     EXIT_IOIO: ExitRow(ioio, "no device in the kernel answers"),
     EXIT_MSR: ExitRow(msr, "a dozen registers; no MSR filters"),
     EXIT_SHUTDOWN: ExitRow(shutdown),
-    EXIT_VMMCALL: ExitRow(vmmcall, "every hypercall but VAPIC_POLL_IRQ is unknown"),
+    EXIT_VMMCALL: ExitRow(vmmcall, "every hypercall but VAPIC_POLL_IRQ and KICK_CPU is unknown"),
     EXIT_NPF: ExitRow(npf, "no access that is half memory and half device; no dirty bits"),
     EXIT_WBINVD: ExitRow(wbinvd, "nothing to write back: no device bypasses the caches"),
     EXIT_VMGEXIT: ExitRow(vmgexit, "see the table of VMGEXITs"),

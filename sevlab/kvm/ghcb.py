@@ -103,7 +103,8 @@ class Mapped:
         """The page as it is at this moment."""
         page = self.vcpu.vm.kernel.soc.host.read(self.hpa, PAGE)
         bitmap = int.from_bytes(page[BITMAP : BITMAP + 16], "little")
-        return Snapshot(USAGE.unpack_from(page, 0xFFC)[0], bitmap, *EXIT.unpack_from(page, CODE), page)
+        code, info_1, info_2, scratch = EXIT.unpack_from(page, CODE)
+        return Snapshot(USAGE.unpack_from(page, 0xFFC)[0], bitmap, code, info_1, info_2, scratch, page)
 
     def import_registers(self) -> None:
         """What the guest vouches for becomes what KVM knows of it, all else is zero; the bitmap in the page is cleared."""
@@ -179,9 +180,10 @@ class Mapped:
         self.scratch = Scratch(data, start, 0, sync)
         return data
 
-    def _no_scratch(self) -> None:
+    def _no_scratch(self) -> bytearray | None:
         need(self.vcpu.vm.kernel.design.ghcb.polite, EINVAL)  # until 5.15 the end of KVM_RUN
         self.error(GHCB_ERR_INVALID_SCRATCH_AREA)
+        return None
 
     # ------------------------------------------------------- the end
 

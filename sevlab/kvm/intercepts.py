@@ -36,6 +36,7 @@ from sevlab.hw.vmcb import (
     NPF_GUEST_TABLE,
     NPF_WRITE,
 )
+from sevlab.kvm import irqchip, lapic
 from sevlab.kvm.fd import KvmError
 from sevlab.kvm.mp_state import halt
 from sevlab.kvm.vcpu_regs import reset
@@ -49,7 +50,7 @@ U32 = 0xFFFF_FFFF
 PIO_PAGE = 0x1000  # where in the mmap of a vCPU the data of port I/O lie (KVM_PIO_PAGE_OFFSET)
 FRAGMENT = 8  # bytes of one KVM_EXIT_MMIO
 UNEXPECTED_EXIT_REASON = 4  # KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON
-KVM_HC_VAPIC_POLL_IRQ = 1
+KVM_HC_VAPIC_POLL_IRQ, KVM_HC_KICK_CPU = 1, 5
 KVM_ENOSYS = 1000
 NOTHING = (0, 0, 0, 0)
 
@@ -175,7 +176,15 @@ def _mmio(vcpu: Vcpu) -> int:
     if vcpu.vm.slots.find(gpa + done >> 12) is not None:  # one half memory, one half device
         return internal_error(vcpu, KVM_INTERNAL_ERROR_EMULATION, gpa)
     size = min(total - done, FRAGMENT, 0x1000 - (gpa + done & 0xFFF))
-    data = operand[done : done + size].ljust(8, b"\0") if write else bytes(8)
+    data = operand[done : done + size] if write else bytes(8)
+    if write and lapic.mmio_write(vcpu, gpa + done, data):
+        vmcb.data += data
+        return _mmio(vcpu)
+    found = None if write else lapic.mmio_read(vcpu, gpa + done, size)
+    if found is not None:
+        vmcb.data += found
+        return _mmio(vcpu)
+    data = data.ljust(8, b"\0")
     vcpu.complete = _mmio_done
     return vcpu.exit(KVM_EXIT_MMIO, kvm_run_mmio(gpa + done, data, size, int(write)))
 
@@ -192,9 +201,12 @@ def _mmio_done(vcpu: Vcpu) -> int:
 
 
 def vmmcall(vcpu: Vcpu) -> int:
-    """A hypercall: this kernel offers its guests none but the oldest (kvm_emulate_hypercall)."""
+    """A hypercall: the oldest one, and the kick of a processor that waits for a lock (kvm_emulate_hypercall)."""
     regs = vcpu.vmcb.regs
-    regs.rax = 0 if regs.rax == KVM_HC_VAPIC_POLL_IRQ else -KVM_ENOSYS & (1 << 64) - 1
+    known = regs.rax in (KVM_HC_VAPIC_POLL_IRQ, KVM_HC_KICK_CPU)
+    if regs.rax == KVM_HC_KICK_CPU:
+        irqchip.kick(vcpu.vm, regs.rcx)
+    regs.rax = 0 if known else -KVM_ENOSYS & (1 << 64) - 1
     vcpu.vmcb.skip = True
     return RESUME
 

@@ -70,16 +70,18 @@ from sevlab.wire import Wire
 
 if TYPE_CHECKING:
     from sevlab.kvm.ghcb import Mapped
+    from sevlab.kvm.lapic import Lapic
     from sevlab.kvm.task import Task
     from sevlab.kvm.vm import Vm
 
 KVMIO = 0xAE
 PAGE = 0x1000
 SLICE = 10_000  # instructions of a guest before others may run
+ENTRIES = 100  # and how often it may be entered anew before they may, if it waits or resets itself
 MAX_CPUID_ENTRIES = 256
 SIGNIFICANT_INDEX = 1  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
 DEBUG_ENABLE = 1  # KVM_GUESTDBG_ENABLE
-EXIT_REASON = slice(8, 12)  # of kvm_run
+EXIT_REASON, APIC_BASE = slice(8, 12), slice(24, 32)  # of kvm_run
 IMMEDIATE_EXIT = 1
 
 # Registers that RDMSR and WRMSR find in the save area, by number.
@@ -108,6 +110,10 @@ class Vcpu(File):
     """
 
     name = "kvm-vcpu"
+    lapic: Lapic | None
+    mp_state: int
+    nmi_pending: bool
+    pv_unhalted: bool
 
     def __init__(self, vm: Vm, vcpu_id: int) -> None:
         super().__init__()
@@ -228,16 +234,22 @@ class Vcpu(File):
             if no.errno == EINTR and not self.shared[IMMEDIATE_EXIT]:
                 self.exit(KVM_EXIT_INTR)
             raise
+        finally:
+            self.shared[APIC_BASE] = self.apic_base.to_bytes(8, "little")  # post_kvm_run_save()
 
     async def _enter(self) -> int:
         """Enter the guest again and again until an exit is user space's (vcpu_run)."""
         vm, vmcb = self.vm, self.vmcb
         soc = vm.kernel.soc
-        trace, handlers, outcome, apic = soc.trace, HANDLERS, RESUME, self.lapic
+        trace, handlers, outcome, apic, entries = soc.trace, HANDLERS, RESUME, self.lapic, 0
         while True:
             need(not vm.dead, EIO)  # KVM_REQ_VM_DEAD
+            entries += 1
+            if not entries % ENTRIES:
+                await Tick("the guest wakes or resets itself again and again")
             if apic is not None:
-                mp_state.accept_events(self)  # kvm_check_request(KVM_REQ_EVENT)
+                if self.mp_state == KVM_MP_STATE_RUNNABLE:
+                    mp_state.accept_events(self)  # kvm_check_request(KVM_REQ_EVENT)
                 if self.mp_state != KVM_MP_STATE_RUNNABLE:
                     await mp_state.block(self)
                     continue

@@ -10,6 +10,7 @@ moment of it: registers that are put back continue the guest from there.
 from __future__ import annotations
 
 from errno import EINVAL
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sevlab.abi.kvm import kvm_dtable, kvm_regs, kvm_segment, kvm_sregs
@@ -37,13 +38,26 @@ RFLAGS_FIXED = 2
 
 def reset_state() -> Vmsa:
     """The save area of a vCPU out of reset, as KVM leaves it: CS:IP at the last paragraph below 4 GiB."""
+    save, (numbers, segments) = Vmsa.__new__(Vmsa), _reset_values()
+    for name, value in numbers:
+        setattr(save, name, value)
+    for name, value in segments:
+        setattr(save, name, Segment.unpack(value))
+    return save
+
+
+@cache
+def _reset_values() -> tuple[list[tuple[str, Any]], list[tuple[str, bytes]]]:
+    """Its fields, made once: numbers and bytes as they are, segments packed."""
     save = Vmsa(efer=EFER_SVME, cr0=CR0_ET, cr4=CR4_MCE, dr6=0xFFFF0FF0, dr7=0x400, g_pat=0x0007_0406_0007_0406, xcr0=1)
     for name in ("es", "ss", "ds", "fs", "gs"):
         setattr(save, name, Segment(attrib=0x92, limit=0xFFFF))
     save.cs = Segment(0xF000, 0x9A, 0xFFFF, 0xFFFF_0000)
     save.gdtr, save.idtr = Segment(limit=0xFFFF), Segment(limit=0xFFFF)
     save.ldtr, save.tr = Segment(attrib=0x82, limit=0xFFFF), Segment(attrib=0x83, limit=0xFFFF)
-    return save
+    fields = [(name, getattr(save, name)) for name in Vmsa.NAMES]
+    plain = [(name, value) for name, value in fields if not isinstance(value, Segment)]
+    return plain, [(name, value.pack()) for name, value in fields if isinstance(value, Segment)]
 
 
 def reset(vcpu: Vcpu) -> None:
@@ -55,8 +69,8 @@ def reset(vcpu: Vcpu) -> None:
     vmcb.regs.rdx = leaf[0] if leaf else RDX_AT_RESET
     vcpu.cr0 = CR0_NW | CR0_CD | CR0_ET
     vcpu.cr4 = vcpu.efer = 0
-    vcpu.complete = None
-    if not vcpu.guest_state_protected:
+    if not vcpu.guest_state_protected:  # a sealed guest goes on behind its VMGEXIT, whose answer is still due
+        vcpu.complete = None
         vmcb.thread, vmcb.exit_code, vmcb.skip, vmcb.event = None, 0, False, None
 
 

@@ -164,7 +164,7 @@ VMGEXITS: dict[int, VmgexitRow] = {
     abi.SVM_EXIT_INVD: VmgexitRow("INVD", nothing),
     abi.SVM_EXIT_IOIO: VmgexitRow("IOIO", ioio, _ioio_needs),
     abi.SVM_EXIT_MSR: VmgexitRow("MSR", msr, _msr_needs, "a dozen registers; no MSR filters"),
-    abi.SVM_EXIT_VMMCALL: VmgexitRow("VMMCALL", vmmcall, _needs("rax", "cpl"), "every hypercall but VAPIC_POLL_IRQ is unknown"),
+    abi.SVM_EXIT_VMMCALL: VmgexitRow("VMMCALL", vmmcall, _needs("rax", "cpl"), "all but VAPIC_POLL_IRQ and KICK_CPU are unknown"),
     abi.SVM_EXIT_RDTSCP: VmgexitRow("RDTSCP", rdtscp, leaves_out="KVM injects #UD into the #VC handler itself"),
     abi.SVM_EXIT_WBINVD: VmgexitRow("WBINVD", nothing, leaves_out="no device bypasses the caches"),
     abi.SVM_EXIT_MONITOR: VmgexitRow("MONITOR", nothing, _needs("rax", "rcx", "rdx")),
@@ -249,14 +249,16 @@ def _use(ghcb: Mapped, depth: int) -> int:
         return intercepts.internal_error(vcpu, UNEXPECTED_EXIT_REASON, code, 0)
     if depth >= RECURSION:
         raise Oops(ESRCH, why="sev_handle_vmgexit() called itself until the kernel's stack was used up (CVE-2023-4155)")
-    ghcb.now = ghcb.read()
-    return _again(vcpu, ghcb, depth + 1)
+    vcpu.later = partial(_again, ghcb, depth + 1)
+    return LATER
 
 
-def _again(vcpu: Vcpu, ghcb: Mapped, depth: int) -> int:
-    """The handler within itself: it checks what the page says, and waits once more before it uses it."""
-    if validate(vcpu, ghcb.now):
-        return _done(vcpu, RESUME)
+def _again(ghcb: Mapped, depth: int) -> int:
+    """The handler within itself: it checks what the page says by now, and waits once more before it uses it."""
+    vcpu, ghcb.now = ghcb.vcpu, ghcb.read()
+    reason = validate(vcpu, ghcb.now)
+    if reason:
+        return _malformed(vcpu, ghcb, reason)
     vcpu.later = partial(_use, ghcb, depth)
     return LATER
 

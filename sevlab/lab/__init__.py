@@ -16,10 +16,11 @@ from sevlab.lab.policy import policy_bits
 from sevlab.lab.prediction import Answer, Prediction, predict
 from sevlab.lab.show import Text, flip, hexdump, layout, table, verdicts
 from sevlab.lab.story import story
+from sevlab.lab.tweak import Box, solve_tweaks
 
 __all__ = [
-    "Answer", "ForeignVerdict", "Prediction", "Refusal", "Text", "attempt", "before_launch", "blocks", "bus", "chain_steps",
-    "deliver", "empty_guest", "exported_chain", "flip", "foreign_verdict", "hexdump", "home_made_chain", "layout", "legible",
-    "page_of", "policy_bits", "predict", "real_image_verdict", "search", "story", "table", "tampering", "two_pages", "unwrap",
-    "verdicts",
+    "Answer", "Box", "ForeignVerdict", "Prediction", "Refusal", "Text", "attempt", "before_launch", "blocks", "bus",
+    "chain_steps", "deliver", "empty_guest", "exported_chain", "flip", "foreign_verdict", "hexdump", "home_made_chain",
+    "layout", "legible", "page_of", "policy_bits", "predict", "real_image_verdict", "search", "solve_tweaks", "story", "table",
+    "tampering", "two_pages", "unwrap", "verdicts",
 ]  # fmt: skip

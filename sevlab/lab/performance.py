@@ -32,7 +32,7 @@ def page(figures: Sequence[dict[str, Any]]) -> str:
     """The page for these figures: rows of `name`, `ratio` (None where the peer was not there), `goal` and `verdict`."""
     rows = []
     for figure in figures:
-        ratio = "–" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
+        ratio = "" if figure["ratio"] is None else f"{figure['ratio']:.2f}"
         rows.append((figure["name"], ratio, f"{figure['goal']:.2f}", figure["verdict"]))
     return f"{HEAD}\n\n{table(('figure', 'ratio', 'goal', 'verdict'), rows)}\n"
 

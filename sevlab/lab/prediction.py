@@ -15,11 +15,13 @@ from __future__ import annotations
 import hashlib
 import html
 from collections.abc import Callable, Sequence
+from textwrap import wrap
 from typing import Any, NamedTuple
 
 from sevlab.lab.style import CARD
 
 MOST = 5  # answers that one reads before one chooses
+FOLD = 78  # letters of a line of evidence
 # JupyterLab's one-letter shortcuts match the focused element itself, so each input says that its keys are its own.
 QUIET_KEYS = 'data-lm-suppress-shortcuts="true"'
 
@@ -90,4 +92,14 @@ def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], 
     """
     said = reveal()
     answer = said if isinstance(said, Answer) else Answer(said)
-    return Prediction(question, answers, str(answer.says), str(answer.evidence), answer.because)
+    return Prediction(question, answers, str(answer.says), _folded(str(answer.evidence)), answer.because)
+
+
+def _folded(text: str) -> str:
+    """Evidence with its long sentences broken; a row of a table, which has gaps between its columns, stays a row."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        indent = line[: len(line) - len(line.lstrip())]
+        prose = "  " not in line.strip()
+        lines += wrap(line, FOLD, subsequent_indent=indent + "  ") if prose and len(line) > FOLD else [line]
+    return "\n".join(lines)

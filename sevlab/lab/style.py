@@ -33,7 +33,7 @@ border:1px solid {LINE};border-radius:16px;background:{SHADE};color:inherit}}
 .sevlab-card .wait{{color:{QUIET};font-size:13px}}
 .sevlab-card .reveal,.sevlab-card .you{{display:none}}
 section.sevlab-card div.reveal pre{{margin:10px 0 0;padding:8px 12px;overflow-x:auto;background:{SHADE};color:inherit;
-border:0;border-radius:3px;font:12.5px/1.45 {MONO}}}
+white-space:pre;border:0;border-radius:3px;font:12.5px/1.45 {MONO}}}
 .sevlab-card:has(:checked) .wait{{display:none}}
 .sevlab-card:has(:checked) .reveal{{display:block}}
 .sevlab-card label:has(:checked){{border-color:{ACCENT};font-weight:600}}

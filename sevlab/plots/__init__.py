@@ -23,7 +23,7 @@ _HOME = {
     "timeline": "times",
 }
 
-__all__ = [*_HOME]  # noqa: PLE0604
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

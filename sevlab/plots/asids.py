@@ -71,14 +71,16 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     slots = sorted({one.asid for one in stretches})
     last = max(host.trace.now, 1)
     factor, unit = duration(last)
-    plot = Plot(1.9 + 0.24 * max(len(slots), 3), rows=2, sharex=True, height_ratios=[max(len(slots), 3), 3], banner=host.chip.banner)
+    tall = max(len(slots), 3)
+    plot = Plot(1.9 + 0.24 * tall, rows=2, sharex=True, height_ratios=[tall, 3], banner=host.chip.banner)
     bars, count = plot.axes
     rows = {asid: row for row, asid in enumerate(slots)}
     for one in stretches:
         wide = max(one.end - one.start, last / 400) * factor
         bars.barh(rows[one.asid], wide, left=one.start * factor, height=0.72, label=one.state, linewidth=0.6, **LOOKS[one.state])
         if one.state == USED and wide > last * factor / 18:
-            bars.text(one.start * factor + wide / 2, rows[one.asid], f"VM {one.vm}", ha="center", va="center", color="white", fontsize=8)
+            middle = one.start * factor + wide / 2
+            bars.text(middle, rows[one.asid], f"VM {one.vm}", ha="center", va="center", color="white", fontsize=8)
     for flush in flushes:
         for axes in (bars, count):
             axes.axvline(flush.t * factor, color=VERMILION, linestyle=":" if flush.error else "-", linewidth=1.3, zorder=0.5)

@@ -25,14 +25,17 @@ def pictures(panels: Sequence[tuple[str, bytes]], width: int = WIDTH, *, banner:
     Raises ValueError for bytes that are no whole lines.
     """
     columns = min(len(panels), 4)
-    plot = Plot((2.5 if columns == 4 else 3.1) * -(-len(panels) // columns) + 0.12 + 0.3 * bool(banner), rows=-(-len(panels) // columns), columns=columns, banner=banner)
+    rows = -(-len(panels) // columns)
+    height = (2.5 if columns == 4 else 3.1) * rows + 0.12 + 0.3 * bool(banner)
+    plot = Plot(height, rows=rows, columns=columns, banner=banner)
     for index, (title, data) in enumerate(panels):
         axes = plain(plot, index)
         axes.imshow(bytes_image(data, width), cmap="gray", vmin=0, vmax=255, interpolation="none")
         axes.set_title(title, fontsize=9)
     for index in range(len(panels), len(plot.axes)):
         plain(plot, index)
-    plot.alt = "Pictures of memory, one byte a pixel: " + "; ".join(f"{' '.join(title.split())} ({_seen(data)})" for title, data in panels) + "."
+    words = "; ".join(f"{' '.join(title.split())} ({_seen(data)})" for title, data in panels)
+    plot.alt = f"Pictures of memory, one byte a pixel: {words}."
     return plot
 
 
@@ -76,9 +79,8 @@ def delta(before: bytes, after: bytes, width: int = WIDTH, *, banner: str = "") 
         axes.imshow(bytes_image(data, width), cmap="gray", vmin=0, vmax=255, interpolation="none")
         axes.set_title(title, fontsize=9.5)
     axes = plain(plot, 2)
-    drawn = axes.imshow(
-        changed, cmap=MAGNITUDE, vmin=0, vmax=BLOCK, interpolation="none", aspect=len(after) / width / changed.shape[0] * changed.shape[1] / width
-    )
+    square = len(after) / width / changed.shape[0] * changed.shape[1] / width
+    drawn = axes.imshow(changed, cmap=MAGNITUDE, vmin=0, vmax=BLOCK, interpolation="none", aspect=square)
     axes.set_title("the difference in time", fontsize=9.5)
     plot.figure.colorbar(drawn, ax=axes, shrink=0.82, ticks=(0, 8, 16), label="bytes of a block that changed")
     moved = int((changed > 0).sum())

@@ -24,6 +24,10 @@ class Look(NamedTuple):
     words: str
     gravity: int
 
+    @property
+    def name(self) -> str:
+        return self.words.split(":")[0]
+
 
 LOOKS = {
     states.FREE: Look(PALE, ".", "free", 0),
@@ -80,7 +84,7 @@ def page_map(host: Any, first: int = 0, count: int | None = None, *, title: str 
     each = "each cell is one page" if cells == 1 else f"each cell is {cells} pages ({size(cells * PAGE)}), the gravest shows"
     axes.set_title(title or f"{size(count * PAGE)} of {host.chip.name}: {each}", loc="left", fontsize=11)
     handles: list[Any] = [
-        Patch(facecolor=look.colour, edgecolor=GREY, linewidth=0.4, label=f"{look.letter}  {look.words.split(':')[0]} {counts[state]:,}")
+        Patch(facecolor=look.colour, edgecolor=GREY, linewidth=0.4, label=f"{look.letter}  {look.name} {counts[state]:,}")
         for state, look in LOOKS.items()
         if counts.get(state)
     ]

@@ -20,7 +20,7 @@ MAGNITUDE = "cividis"
 WIDTH = 8.4  # inches: a notebook's cell
 DPI = 110
 
-RC = {
+RC: Any = {
     "font.size": 9.5,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -46,6 +46,7 @@ class Plot:
 
         with mpl.rc_context(RC):
             self.figure = Figure(figsize=(WIDTH, height), dpi=DPI, layout="constrained")
+            self.figure.get_layout_engine().set(h_pad=0.09)  # type: ignore[union-attr,call-arg]
             FigureCanvasAgg(self.figure)
             self.axes = list(self.figure.subplots(rows, columns, squeeze=False, **grid).flat)
         self.alt = ""

@@ -15,8 +15,8 @@ from sevlab.kvm.enc_context import ContextCopied, ContextMoved
 from sevlab.kvm.vcpu import VmExit
 from sevlab.kvm.vm import RegionSet, VmGone, VmMade
 from sevlab.plots.style import BLUE, GREEN, GREY, INK, ORANGE, PURPLE, SKY, VERMILION, YELLOW, Plot, duration
-from sevlab.psp.firmware import CommandDone
 
+WHITE: dict[str, Any] = {"edgecolor": "white", "linewidth": 0.4}  # between bars
 MOST = 5  # commands whose total is drawn
 FLUSHES = {"Clflush": "CLFLUSH", "PageFlushed": "VM_PAGE_FLUSH", "Wbinvd": "WBINVD"}
 # A command's family by how its name begins: colour and hatch. The first that fits counts.
@@ -83,7 +83,8 @@ def timeline(*hosts: Any, since: int = 0, families: Sequence[str] = (), title: s
     times = [t for one in shown for t in (one.start, one.end)] + [row["t"] for row in (*marks, *exits) if row["host"] in numbers]
     first, last = min(times, default=0), max(times, default=1)
     factor, unit = duration(max(last - first, 1))
-    plot = Plot(1.9 + 1.15 * len(hosts), columns=2, width_ratios=[3, 1], banner=next((host.chip.banner for host in hosts if host.chip.banner), ""))
+    banner = next((host.chip.banner for host in hosts if host.chip.banner), "")
+    plot = Plot(1.9 + 1.15 * len(hosts), columns=2, width_ratios=[3, 1], banner=banner)
     axes, totals = plot.axes
 
     def x(t: int) -> float:
@@ -97,20 +98,22 @@ def timeline(*hosts: Any, since: int = 0, families: Sequence[str] = (), title: s
         names += [(top, f"PSP of {who}"), (top + 1, "kernel"), (top + 2, "guest")]
         for one in (one for one in shown if one.host == host.gate.host):
             family, colour, hatch = _family(one.name)
-            axes.barh(
-                top + (family == "cache flush"), max(one.end - one.start, (last - first) / 600) * factor, left=x(one.start), height=0.62, color=colour, hatch=hatch,
-                edgecolor=VERMILION if one.status else "white", linewidth=1.4 if one.status else 0.4,
-                label=None if family in seen else family,
-            )  # fmt: skip
+            wide = max(one.end - one.start, (last - first) / 600) * factor
+            edge: dict[str, Any] = {"edgecolor": VERMILION, "linewidth": 1.4} if one.status else WHITE
+            new = None if family in seen else family
+            line = top + (family == "cache flush")
+            axes.barh(line, wide, left=x(one.start), height=0.62, color=colour, hatch=hatch, label=new, **edge)
             seen.add(family)
             if family != "cache flush" and one in longest and one.end - one.start > (last - first) / 40:
                 axes.text(x(one.start), top - 0.38, one.name.lower(), fontsize=7.5, va="bottom", ha="left", color=INK)
         for row in (row for row in marks if row["host"] == host.gate.host):
             words, marker, colour = MARKS[row["kind"]]
-            axes.plot(x(row["t"]), top + 1, marker, color=colour, markersize=6, label=None if words in seen else words, linestyle="none")
+            named = None if words in seen else words
+            axes.plot(x(row["t"]), top + 1, marker, color=colour, markersize=6, label=named, linestyle="none")
             seen.add(words)
         ticks = [x(row["t"]) for row in exits if row["host"] == host.gate.host]
-        axes.plot(ticks, [top + 2] * len(ticks), "|", color=BLUE, markersize=9, label=None if "exit" in seen or not ticks else "guest exit")
+        named = None if "exit" in seen or not ticks else "guest exit"
+        axes.plot(ticks, [top + 2] * len(ticks), "|", color=BLUE, markersize=9, label=named)
         seen |= {"exit"} if ticks else set()
     axes.set_yticks([y for y, _ in names], [text for _, text in names])
     axes.set_ylim(3 * len(hosts) - 0.4, -0.8)
@@ -123,8 +126,10 @@ def timeline(*hosts: Any, since: int = 0, families: Sequence[str] = (), title: s
     _totals(totals, shown)
     slowest = max(shown, key=lambda one: one.end - one.start, default=None)
     refused = sum(bool(one.status) for one in shown)
-    plot.alt = f"{title}: {len(shown)} firmware commands in {x(last):.3g} {unit} of virtual time, {refused} refused, {len(exits)} guest exits" + (
-        f"; the longest is {slowest.name} with {(slowest.end - slowest.start) * factor:.3g} {unit}." if slowest else "."
+    plot.alt = (
+        f"{title}: {len(shown)} firmware commands and cache flushes in {x(last):.3g} {unit} of virtual time, {refused} refused, "
+        f"{len(exits)} guest exits"
+        + (f"; the longest is {slowest.name} with {(slowest.end - slowest.start) * factor:.3g} {unit}." if slowest else ".")
     )
     return plot
 
@@ -138,8 +143,9 @@ def _totals(axes: Any, shown: Sequence[Command]) -> None:
     unit, name = duration(max((sum(times) for _, times in most), default=1))
     for row, (command, times) in enumerate(most):
         _, colour, hatch = _family(command)
-        axes.barh(row, sum(times) * unit, height=0.3, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4)
-        axes.text(0, row - 0.2, f"{command.lower()} ×{len(times)}: {sum(times) * unit:.3g} {name}", fontsize=7.5, va="bottom", color=INK)
+        axes.barh(row, sum(times) * unit, height=0.3, color=colour, hatch=hatch, **WHITE)
+        words = f"{command.lower()} ×{len(times)}: {sum(times) * unit:.3g} {name}"
+        axes.text(0, row - 0.2, words, fontsize=7.5, va="bottom", color=INK)
     axes.set_ylim(MOST - 0.6, -0.7)
     axes.set_axis_off()
     axes.set_title("where it went", loc="left", fontsize=9.5)

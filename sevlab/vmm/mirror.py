@@ -13,8 +13,8 @@ from sevlab.abi.kvm import (
     KVM_CAP_VM_COPY_ENC_CONTEXT_FROM,
     KVM_CREATE_VM,
     KVM_ENABLE_CAP,
-    KVM_SEV_LAUNCH_UPDATE_VMSA,
     KVM_SET_USER_MEMORY_REGION,
+    KVM_SEV_LAUNCH_UPDATE_VMSA,
     kvm_enable_cap,
     kvm_userspace_memory_region,
 )

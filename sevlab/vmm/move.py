@@ -16,13 +16,17 @@ from sevlab.abi.kvm import (
     KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM,
     KVM_GET_DEBUGREGS,
     KVM_GET_FPU,
+    KVM_GET_LAPIC,
     KVM_GET_MP_STATE,
     KVM_SET_DEBUGREGS,
     KVM_SET_FPU,
+    KVM_SET_LAPIC,
     KVM_SET_MP_STATE,
     kvm_debugregs,
     kvm_fpu,
+    kvm_lapic_state,
     kvm_mp_state,
+    kvm_run,
 )
 from sevlab.kvm.process import Process
 from sevlab.vmm import loop, steps
@@ -51,11 +55,13 @@ def move(vm: Vm, to: Process) -> Vm:
     made = bare(vm, to)
     try:
         share_memory(made, vm)
+        if vm.irqchip:
+            steps.add_irqchip(made)
         steps.add_vcpus(made, len(vm.vcpus))
         steps.reset_vcpus(made)
         for mine, theirs in zip(made.vcpus, vm.vcpus, strict=True):
             settle(vm, theirs)
-            carry(mine, theirs, sealed=vm.es)
+            carry(mine, theirs, sealed=vm.es, irqchip=vm.irqchip)
         made.console[:], made.icr_target = vm.console, vm.icr_target
         take(made, vm)
     except BaseException:
@@ -83,10 +89,18 @@ def settle(vm: Vm, vcpu: Vcpu) -> None:
         vcpu.process.write(at, b"\0")
 
 
-def carry(mine: Vcpu, theirs: Vcpu, *, sealed: bool) -> None:
+def carry(mine: Vcpu, theirs: Vcpu, *, sealed: bool, irqchip: bool = False) -> None:
     """What user space can read of one vCPU, to another. A sealed one's registers move with the context; these say nothing true."""
     if not sealed:
         mine.set_registers(*theirs.registers())
+    else:
+        regs, sregs = mine.registers()
+        sregs.apic_base = kvm_run.unpack(theirs.process.read(theirs.run_hva, kvm_run.SIZE)).apic_base or sregs.apic_base
+        mine.set_registers(regs, sregs)  # of all that is set here, the base alone outlives the move
+    if irqchip:
+        apic = kvm_lapic_state()
+        theirs.ioctl(KVM_GET_LAPIC, apic)
+        mine.ioctl(KVM_SET_LAPIC, apic)
     for get, put, kind in CARRIED[-1:] if sealed else CARRIED:
         state = kind()
         theirs.ioctl(get, state)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -80,6 +81,6 @@ def test_an_address_with_a_bit_nobody_knows_has_no_tweak() -> None:
 @given(st.dictionaries(st.integers(4, 40), st.binary(min_size=16, max_size=16), min_size=1), st.randoms(use_true_random=False))
 def test_whatever_the_constants_enough_pairs_give_them_back(constants: dict[int, bytes], random: Random) -> None:
     bits = sorted(constants)
-    masks = [1 << bits[0]] + [1 << low | 1 << high for low, high in zip(bits, bits[1:], strict=False)]
+    masks = [1 << bits[0]] + [1 << low | 1 << high for low, high in pairwise(bits)]
     random.shuffle(masks)
     assert solve_tweaks((mask, tweak_of(constants, mask)) for mask in masks) == dict(sorted(constants.items()))

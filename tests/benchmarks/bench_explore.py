@@ -9,8 +9,8 @@ from typing import Any
 from harness import Figure
 
 from sevlab.abi.kvm import KVM_CREATE_VM, KVM_ENABLE_CAP, KVM_MEMORY_ENCRYPT_OP, KVM_SEV_INIT, kvm_enable_cap, kvm_sev_cmd
-from sevlab.explore import Search, explore
 from sevlab.host import Host
+from sevlab.schedules import Search, explore
 
 MOVE = 206
 SECONDS = 1.0
@@ -30,8 +30,6 @@ def machine(vms: int) -> tuple[Host, Any, list[int]]:
 def moves(process: Any, pairs: list[tuple[int, int]]) -> list[Any]:
     """Calls that move the second VM's context of each pair to the first, begun."""
     return [process.begin(to, KVM_ENABLE_CAP, kvm_enable_cap(cap=MOVE, args=(of, 0, 0, 0))) for to, of in pairs]
-
-
 
 
 def figures() -> Iterator[Figure]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EBADF, EBUSY, EINVAL, EIO
+from itertools import pairwise
 
 import pytest
 from kvm.guests import MEMORY, PAGE, TOP
@@ -155,7 +156,7 @@ def test_a_copy_of_the_bytes_is_ciphertext_at_the_wrong_address(rig: Rig) -> Non
 def test_a_moved_vm_can_be_moved_again_and_its_slot_freed(rig: Rig) -> None:
     chain = [rig.started(), rig.vm(), rig.vm(), rig.vm()]
     asid = rig.file(chain[0]).sev.asid
-    for src, dst in zip(chain, chain[1:], strict=False):
+    for src, dst in pairwise(chain):
         rig.move(dst, src)
     for vm in chain[:-1]:
         rig.qemu.close(vm)
@@ -224,7 +225,7 @@ def test_the_source_closed_first_takes_no_save_area_with_it(rig: Rig) -> None:
 
 
 def test_every_ioctl_of_the_dead_source_is_eio_known_or_not(rig: Rig) -> None:
-    dst, src = moved(rig)
+    _, src = moved(rig)
     numbers = (
         KVM_CHECK_EXTENSION, KVM_CREATE_VCPU, KVM_SET_USER_MEMORY_REGION, KVM_MEMORY_ENCRYPT_OP,
         KVM_MEMORY_ENCRYPT_REG_REGION, KVM_MEMORY_ENCRYPT_UNREG_REGION, 0xAEFF,
@@ -240,7 +241,8 @@ def test_every_ioctl_of_its_vcpus_is_eio_and_their_mapping_stays(rig: Rig) -> No
     vcpu = rig.vcpu(src)
     page = rig.qemu.mmap(0x3000, fd=vcpu)
     rig.move(dst, src)
-    for number, arg in ((KVM_RUN, 0), (KVM_GET_REGS, kvm_regs()), (KVM_GET_SREGS, kvm_sregs()), (KVM_GET_MP_STATE, NOWHERE), (1, 1)):
+    calls = ((KVM_RUN, 0), (KVM_GET_REGS, kvm_regs()), (KVM_GET_SREGS, kvm_sregs()), (KVM_GET_MP_STATE, NOWHERE), (1, 1))
+    for number, arg in calls:
         with refuses(EIO):
             rig.qemu.ioctl(vcpu, number, arg)
     assert rig.qemu.read(page, 8) == bytes(8)

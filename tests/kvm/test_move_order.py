@@ -336,7 +336,7 @@ def test_locks_are_taken_destination_first_and_given_back_in_the_opposite_order(
     taken = [lock for kind, lock in rows if kind == "LockTaken"]
     given = [lock for kind, lock in rows if kind == "LockGiven"]
     d, s = rig.file(dst).number, rig.file(src).number
-    assert [lock.split(" of VM ")[0] for lock in taken[:4]] == ["migration_in_progress", "migration_in_progress", "kvm->lock", "kvm->lock"]
+    assert [lock.split(" of VM ")[0] for lock in taken[:4]] == ["migration_in_progress"] * 2 + ["kvm->lock"] * 2
     assert [int(lock[-1]) for lock in taken[:4]] == [d, s, d, s]
     assert taken[4:] == [f"vcpu->mutex {d}/0", f"vcpu->mutex {s}/0"]
     assert given == taken[::-1]

@@ -17,9 +17,14 @@ from typing import Any
 import judges
 import pytest
 
-pytestmark = [pytest.mark.browser, pytest.mark.slow]
-CARDS = 12
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.slow,
+    # The server's log is closed by whoever collects the garbage; it is no business of the lab's.
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
 COUNT = "window.jupyterapp.shell.currentWidget.content.widgets.length"
+COLOUR = "([element, what]) => getComputedStyle(element)[what].match(/[0-9]+/g).slice(0, 3).map(Number)"
 ERRORS = """() => { const cells = window.jupyterapp.shell.currentWidget.content.model.cells, bad = [];
     for (let i = 0; i < cells.length; i++) { const cell = cells.get(i); if (cell.type !== 'code') continue;
         for (let j = 0; j < cell.outputs.length; j++) if (cell.outputs.get(j).type === 'error') bad.push(cell.id); }
@@ -49,7 +54,7 @@ def book(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         page = lab.browser.new_context(viewport={"width": 1280, "height": 900}).new_page()
         page.on("request", lambda asked: lab.asked.append(asked.url))
         opened = rig.Book(lab, page, "launch").load().run()
-        opened.theme = request.node.callspec.id if hasattr(request.node, "callspec") else str(request.param)
+        opened.theme = "dark" if request.param else "light"
         yield opened
         opened.close()
 
@@ -72,7 +77,7 @@ def shot(book: Any, name: str) -> None:
     folder = os.environ.get("SEVLAB_SHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        book.page.screenshot(path=str(Path(folder, f"launch-{name}.png")))
+        book.page.screenshot(path=str(Path(folder, f"launch-{book.theme}-{name}.png")))
 
 
 def test_the_lab_runs_from_top_to_bottom_and_asks_nobody_outside(book: Any) -> None:
@@ -108,9 +113,6 @@ def test_an_answer_by_keyboard_changes_nothing_in_the_notebook(book: Any) -> Non
 def test_a_card_is_legible_in_either_theme(book: Any) -> None:
     one = card(book, "What lies in memory at 0x1000")
 
-    ink, paper = (
-        book.page.evaluate("([e, what]) => getComputedStyle(e)[what].match(/[0-9]+/g).slice(0, 3).map(Number)", [one.element_handle(), what])
-        for what in ("color", "backgroundColor")
-    )
+    ink, paper = (book.page.evaluate(COLOUR, [one.element_handle(), what]) for what in ("color", "backgroundColor"))
     assert abs(sum(ink) - sum(paper)) > 300, (ink, paper)
     shot(book, "waiting")

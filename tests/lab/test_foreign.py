@@ -39,7 +39,9 @@ def test_libvirts_tool_is_content_with_the_courses_own_launch(tool: None, vm: vm
     [{"firmware": flip(IMAGE, 99)}, {"policy": 3}, {"kernel": None}, {"api": (0, 24, 16)}, {"append": "debug"}, {"initrd": b"x"}],
     ids=lambda change: next(iter(change)),
 )
-def test_libvirts_tool_refuses_what_was_not_launched(tool: None, vm: vmm.Vm, session: OwnerSession, changes: dict[str, object]) -> None:
+def test_libvirts_tool_refuses_what_was_not_launched(
+    tool: None, vm: vmm.Vm, session: OwnerSession, changes: dict[str, object]
+) -> None:
     verdict = ask(vm, session, **changes)
 
     assert (verdict.status, verdict.content) == (1, False)
@@ -54,7 +56,9 @@ def test_libvirts_tool_is_content_with_a_real_image(tool: None, host: Host) -> N
     assert set(host.processes) == before
 
 
-def test_an_absent_tool_is_a_plain_sentence_and_no_failure(vm: vmm.Vm, session: OwnerSession, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_absent_tool_is_a_plain_sentence_and_no_failure(
+    vm: vmm.Vm, session: OwnerSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     verdict = ask(vm, session)
 

@@ -70,6 +70,14 @@ def test_a_reveal_that_raises_raises_in_the_cell() -> None:
         card(reveal=lambda: 1 // 0)
 
 
+def test_a_long_sentence_is_folded_and_a_row_of_a_table_is_not() -> None:
+    row = "a" * 60 + "  " + "b" * 60
+    one = card(reveal=lambda: Answer("no", f"{'word ' * 30}\n\n{row}"))
+
+    *prose, empty, last = one.evidence.splitlines()
+    assert len(prose) == 2 and all(len(line) <= 78 for line in prose) and (empty, last) == ("", row)
+
+
 # ------------------------------------------------------------- in a browser
 
 

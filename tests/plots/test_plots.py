@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,9 @@ from sevlab.kvm.asid import AsidFreed, AsidsFlushed, AsidTaken
 from sevlab.lab.picture import WIDTH, penguin
 from sevlab.lab.tweak import Box
 from sevlab.plots.asids import USED, WAITING, history
-from sevlab.plots.pages import COLUMNS, LINES, LOOKS, NARROW
 from sevlab.plots.images import on_the_bus
+from sevlab.plots.pages import COLUMNS, LINES, LOOKS, NARROW
 from sevlab.plots.times import commands
-
-KIB = 1024
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +125,7 @@ def test_what_is_drawn_is_what_the_machine_says(host: Host) -> None:
     assert [int(value) for value in grid.reshape(-1)] == [host.pages.state(pfn) for pfn in range(1024)]
     groups = [max(host.pages.pins(pfn) for pfn in range(first, first + NARROW)) for first in range(0, 1024, NARROW)]
     assert [int(value) for value in pins.reshape(-1)] == groups
-    assert 0 < max(groups)
+    assert max(groups) > 0
 
 
 def test_the_legend_counts_pages_and_not_cells(host: Host) -> None:
@@ -170,9 +169,7 @@ def test_the_difference_of_two_moments_is_the_outline_that_moved() -> None:
         before, after = (on_the_bus(box, penguin(shift)) for shift in (0, 12))
     plot = plots.delta(before, after)
     changed = plot.axes[2].images[0].get_array()
-    wanted = [
-        penguin()[at : at + 16] != penguin(12)[at : at + 16] for at in range(0, WIDTH * WIDTH, 16)
-    ]
+    wanted = [penguin()[at : at + 16] != penguin(12)[at : at + 16] for at in range(0, WIDTH * WIDTH, 16)]
 
     assert [bool(count) for count in changed.reshape(-1)] == wanted
     assert f"{sum(wanted):,} of 4,096 blocks" in plot.alt
@@ -201,7 +198,7 @@ def test_a_machine_that_never_existed_says_so_across_every_figure() -> None:
 def test_a_launch_is_its_commands_in_their_order_and_none_overlaps_another(host: Host) -> None:
     found = [one for one in commands(host.trace) if one.name.startswith("LAUNCH")]
     assert [one.name for one in found] == ["LAUNCH_START", "LAUNCH_UPDATE_DATA", "LAUNCH_MEASURE", "LAUNCH_FINISH"]
-    assert all(one.end <= two.start for one, two in zip(found, found[1:], strict=False))
+    assert all(one.end <= two.start for one, two in pairwise(found))
     assert found[0].end - found[0].start == 15_000_000
 
     plot = plots.launch_timeline(host)

@@ -14,7 +14,7 @@ from psp.machine import DATA, HEADER, MIB, OUT, PACKET, SECRET, TEK, TIK, TMR, M
 from sevlab.abi import sev
 from sevlab.abi.sev import POLICY_ES, POLICY_NOKS, Cmd, Status
 from sevlab.hw import pages
-from sevlab.psp.crc import crc64
+from sevlab.hw.crc import crc64
 from sevlab.psp.launch import GuestMade, Loaded
 
 PAGE = bytes(range(256)) * 16

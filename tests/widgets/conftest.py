@@ -37,6 +37,10 @@ def sibling(name: str) -> ModuleType:
     return sys.modules[full]
 
 
+sibling("machine")
+MACHINE = f"exec(open({str(HERE / 'machine.py')!r}).read())"  # the first cell of a notebook that makes up its host
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "ui: drives a real JupyterLab in a headless Chromium")
 
@@ -79,7 +83,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """Opens notebooks of the cells given, runs them, and closes them when the test is over.
+    """Opens notebooks of the cells given (`Machine` is there), runs them, and closes them when the test is over.
 
     Afterwards no page may have asked anybody else for anything, and no widget may have complained.
     """
@@ -87,6 +91,7 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     said: list[str] = []
 
     def open_one(*cells: str, run: bool = True, **options: Any) -> Any:
+        cells = (MACHINE, *cells)
         name = re.sub(r"\W+", "-", request.node.name)[-60:] + f"-{len(books)}"
         book = lab.open(name, cells, **options)
         book.page.on("console", lambda message: said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None)

@@ -116,8 +116,8 @@ class Lab:
             "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={self.folder / 'work'}",
             "--expose-app-in-browser", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
         ]  # fmt: skip
-        log = (self.folder / "server.log").open("wb")
-        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
+        with (self.folder / "server.log").open("wb") as log:
+            server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder)
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
             try:

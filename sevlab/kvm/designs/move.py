@@ -160,9 +160,7 @@ class Move_V11:
         old.asid, old.active, old.handle, old.pages_locked, old.misc_cg = 0, False, 0, 0, None
         if isinstance(old.regions, Uninitialised):
             raise Oops(ESRCH, why="kernel NULL pointer dereference in list_replace_init(): a mirror's regions_list")
-        new.regions, old.regions = old.regions, []
-        for region in new.regions:
-            region.pin.sev = new
+        context.hand_over_pins(dst, src)
         dst.kernel.asids.hand_over(new.asid, dst.number)
         dst.kernel.trace.emit(context.ContextMoved, dst.number, src.number, new.asid, new.misc_cg.path if new.misc_cg else "")
         for vcpu in dst.vcpus:  # pre_sev_run() will write the slot; nobody sets the bit that says encrypted

@@ -56,7 +56,7 @@ def test_both_share_the_key(make_rig: Make, design: designs.Design) -> None:
 
 
 @BOTH
-def test_both_refuse_what_is_no_vm_no_sev_vm_a_mirror_oneself_and_an_sev_destination(make_rig: Make, design: designs.Design) -> None:
+def test_both_refuse_no_vm_no_sev_vm_a_mirror_oneself_and_an_sev_destination(make_rig: Make, design: designs.Design) -> None:
     rig = make_rig(design)
     owner, mirror = rig.started(), rig.vm()
     rig.copy(mirror, owner)
@@ -279,6 +279,24 @@ def test_a_bad_descriptor_is_met_in_5_13_before_anything_of_the_destination_is_a
         rig.copy(destination, rig.sev)
     with pytest.raises(Oops):
         rig.copy(destination, 77)
+
+
+def test_of_two_things_wrong_in_5_13_the_source_answers_first(make_rig: Make) -> None:
+    """E1 check by check: file, source not SEV, source a mirror, source the destination; only then the destination."""
+    rig = make_rig(BEFORE)
+    owner, mirror, plain = rig.started(), rig.vm(), rig.vm()
+    rig.copy(mirror, owner)
+    for destination, source, word in (
+        (owner, plain, "!sev_guest(source_kvm)"),  # and the destination is SEV
+        (plain, plain, "!sev_guest(source_kvm)"),  # and it is the destination
+        (owner, mirror, "is_mirroring"),  # and the destination is SEV
+        (mirror, mirror, "is_mirroring"),  # and it is the destination, which is SEV
+        (owner, owner, "source_kvm == kvm"),  # and the destination is SEV
+        (rig.started(), owner, "sev_guest(kvm)"),
+    ):
+        with refuses(EINVAL) as no:
+            rig.copy(destination, source)
+        assert word in no.why
 
 
 def test_the_rungs_of_5_13_read_as_the_patch_does() -> None:

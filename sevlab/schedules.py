@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from errno import errorcode
+from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
 
@@ -69,7 +70,8 @@ class Explored:
         self.situations = len(search.known)
         counts, first = search.counted()
         self.outcomes = [
-            Tile(_letter(number), ends, counts[ends], first[ends]) for number, ends in enumerate(sorted(counts, key=lambda it: first[it]))
+            Tile(_letter(number), ends, counts[ends], first[ends])
+            for number, ends in enumerate(sorted(counts, key=lambda it: first[it]))
         ]
         letters = {tile.ends: tile.letter for tile in self.outcomes}
         self.schedules = sum(counts.values())
@@ -137,6 +139,10 @@ def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else f"{_letter(number // 26 - 1)}{_letter(number % 26)}"
 
 
+def _words_in_use(kernel: Any) -> int:
+    return int(kernel.frames.fresh) << 9
+
+
 class Search:
     """The search itself, on calls that may be stepped and put back as one likes. They are as before when it is over."""
 
@@ -147,14 +153,16 @@ class Search:
         self.leaves: list[tuple[str, Ends]] = []  # with all=True every schedule
         self.known: dict[Any, int] = {}  # a situation: its number
         self._next: list[list[tuple[str, int | Ends]]] = []  # of each situation: who moved, and what came of it
+        self._level: list[int] = []  # of each situation: how many steps led there
         self._ticks = [0] * len(calls)
+        self._taken = [0] * len(calls)
         kernels = list({id(call.task.kernel): call.task.kernel for call in calls}.values())
         self._trace = calls[0].calls.trace
         for kernel in kernels:
             kernel.soc.dram.settle()
         self._base = Situation(
             [*kernels, moments(self._trace), *calls],
-            [(kernel.soc.dram.memory.words, lambda kernel=kernel: kernel.frames.fresh * 512) for kernel in kernels],
+            [(kernel.soc.dram.memory.words, partial(_words_in_use, kernel)) for kernel in kernels],
         )
         self._own = frozenset(n for n, kept in enumerate(self._base.kept) if any(kept.now() is vars(call) for call in calls))
         self._writes = False  # whether they write to memory
@@ -194,6 +202,7 @@ class Search:
         if self._writes:
             self._base.restore_memory()
         self._ticks = [0] * len(self.calls)
+        self._taken = [0] * len(self.calls)
 
     def _step(self, number: int) -> None:
         call = self.calls[number]
@@ -202,6 +211,7 @@ class Search:
                 call.signalled = True
             self._ticks[number] += 1
         call._step()
+        self._taken[number] += 1
         self.steps += 1
         if self.steps > LIMIT:
             raise RuntimeError(f"after {LIMIT} steps there are still schedules left: explore fewer or shorter calls")
@@ -212,7 +222,7 @@ class Search:
     # ------------------------------------------------------------- searching
 
     def _search(self) -> None:
-        self.leaves, self.known, self._next = [], {}, []
+        self.leaves, self.known, self._next, self._level = [], {}, [], []
         todo: list[tuple[str, tuple[int, str] | None]] = [("", None)]
         while todo:
             path, parent = todo.pop()
@@ -232,6 +242,7 @@ class Search:
                     if node != seen:
                         break
                     self._next.append([])
+                    self._level.append(len(path))
                 else:
                     node = 0
                 todo += [(f"{path}{number + 1}", (node, str(number + 1))) for number in able[:0:-1]]
@@ -242,7 +253,7 @@ class Search:
     def _key(self) -> Any:
         """What tells this situation from another one; of the calls themselves, where they stand."""
         memory = tuple(kept.now() for kept in self._base.memories) if self._writes else ()
-        return self._base.key(self._own, self.calls), tuple(self._ticks), memory
+        return self._base.key(self._own, self.calls), tuple(self._taken), memory
 
     def _came_out(self, path: str, parent: tuple[int, str] | None) -> None:
         ends = tuple(_end(call) for call in self.calls)
@@ -260,20 +271,15 @@ class Search:
                 counts[ends] = counts.get(ends, 0) + 1
                 first.setdefault(ends, path)
             return counts, first
-        found = self._below(0, {})
-        return {ends: count for ends, (count, _) in found.items()}, {ends: path for ends, (_, path) in found.items()}
-
-    def _below(self, node: int, done: dict[int, dict[Ends, tuple[int, str]]]) -> dict[Ends, tuple[int, str]]:
-        """What a situation leads to: each outcome, with its count and its first schedule from there."""
-        if node not in done:
+        below: dict[int, dict[Ends, tuple[int, str]]] = {}
+        for node in sorted(range(len(self._next)), key=self._level.__getitem__, reverse=True):
             total: dict[Ends, tuple[int, str]] = {}
             for digit, target in self._next[node]:
-                below = {target: (1, "")} if isinstance(target, tuple) else self._below(target, done)
-                for ends, (count, path) in below.items():
+                for ends, (count, path) in ({target: (1, "")} if isinstance(target, tuple) else below[target]).items():
                     before, best = total.get(ends, (0, digit + path))
                     total[ends] = before + count, min(best, digit + path)
-            done[node] = total
-        return done[node]
+            below[node] = total
+        return {ends: count for ends, (count, _) in below[0].items()}, {ends: path for ends, (_, path) in below[0].items()}
 
 
 def _end(call: Call) -> str:

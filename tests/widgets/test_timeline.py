@@ -1,0 +1,216 @@
+"""AsidTimeline: what it says, what it draws, what a hand and a keyboard do."""
+
+from __future__ import annotations
+
+import re
+import xml.etree.ElementTree as ET
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sevlab_widgets import AsidTimeline
+from sevlab_widgets.slots import Slots, When
+from sevlab_widgets.timeline_picture import duration, ticks
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def story(machine):
+    """Fifteen slots: one ES guest given back, one guest running, one flush, one refusal."""
+    host = machine()
+    host.entry(("ProcessMade", {"pid": 1, "process": "vm-a", "cgroup": "/tenant-a"}))
+    host.take(6, vm=1, cgroup="/tenant-a")
+    host.take(1, vm=2)
+    host.give(1, vm=2)
+    host.flush(1)
+    host.take(7, vm=3, cgroup="/tenant-a")
+    host.give(7, vm=3)
+    host.entry(("VmMade", {"vm": 4, "vm_type": 0, "pid": 1}), ("SevCommand", {"vm": 4, "id": 0, "errno": 16, "error": 0}))
+    return host
+
+
+def drawn(line, width=800, size="M"):
+    return ET.fromstring(str(line.picture(width, size)))
+
+
+def items(picture):
+    return {group.get("data-key"): group for group in picture.iter(f"{SVG}g") if group.get("data-key")}
+
+
+def test_the_timeline_says_how_many_slots_are_what(machine):
+    line = AsidTimeline.of(story(machine))
+
+    assert line.describe() == (
+        "key slots · naples · linux-6.1 · seed 7: 15 slots (SEV-ES 1 to 5, SEV 6 to 15). "
+        "1 in use, 1 waiting for a flush, 13 free. 1 flush. vm-a 2 got no slot at entry 8 (8 ms): EBUSY."
+    )
+
+
+def test_an_empty_timeline_says_whose_the_slots_are(machine):
+    assert AsidTimeline.of(machine()).empty == "15 slots, none handed out. Slots 1 to 5 are for SEV-ES guests, 6 to 15 for SEV guests."
+
+
+def test_without_a_share_for_es_there_is_one_kind(machine):
+    line = AsidTimeline.of(machine(min_asid=1))
+
+    assert line.empty == "15 slots, none handed out. Slots 1 to 15 are for SEV guests."
+
+
+def test_each_mark_is_a_thing_with_a_sentence(machine):
+    found = items(drawn(AsidTimeline.of(story(machine))))
+
+    sentences = [group.get("data-say") for group in found.values()]
+    assert "Slot 6: vm-a has it, /tenant-a; from entry 2 (2 ms), still so." in sentences
+    assert "Slot 1: given back by VM 2, waits for a flush; from entry 4 (4 ms) to entry 5 (5 ms)." in sentences
+    assert "Flush at entry 5 (5 ms): WBINVD on all processors, then DF_FLUSH; 1 slot is free again." in sentences
+    assert "misc.current of /tenant-a sev: 1, at most 2 so far." in sentences
+    assert all(sentences)
+
+
+def test_of_509_slots_only_those_ever_used_have_a_row(machine):
+    host = machine(max_asid=509, min_asid=100)
+    host.take(100, vm=1)
+
+    texts = [text.text for text in drawn(AsidTimeline.of(host)).iter(f"{SVG}text")]
+
+    assert "slots 1 to 99: never used" in texts and "slots 101 to 509: never used" in texts
+    assert "100" in texts and "101" not in texts
+
+
+@pytest.mark.parametrize("size", ["S", "M", "L"])
+@pytest.mark.parametrize("width", [300, 420, 760, 1000, 1500])
+def test_nothing_is_drawn_outside_the_picture(machine, width, size):
+    picture = drawn(AsidTimeline.of(story(machine)), width, size)
+
+    wide, high = float(picture.get("width")), float(picture.get("height"))
+    assert wide == width and high > 0
+    for rect in picture.iter(f"{SVG}rect"):
+        x, y, w, h = (float(rect.get(name) or 0) for name in ("x", "y", "width", "height"))
+        assert x >= -8 and x + w <= wide + 1 and y >= -1 and y + h <= high + 1
+        assert w >= 0 and h >= 0
+
+
+def test_a_bar_is_where_its_time_is_and_the_axis_may_count_entries(machine):
+    host = machine()
+    host.entry(ns=90_000_000)
+    host.take(6, vm=1)
+    host.entry(ns=9_000_000)
+    line = AsidTimeline.of(host)
+
+    def left():
+        [bar] = items(drawn(line)).values()
+        return float(next(bar.iter(f"{SVG}rect")).get("x"))
+
+    by_time = left()
+    line.choose("axis", "entries")
+    by_entry = left()
+
+    assert by_time > 690 and 540 < by_entry < 580  # 91 of 100 ms; entry 2 of 3
+
+
+def test_at_small_size_the_slots_stand_as_they_are_now(machine):
+    line = AsidTimeline.of(story(machine))
+
+    found = items(drawn(line, 360, "S"))
+    sentences = [group.get("data-say") for group in found.values()]
+
+    assert len(found) == 15
+    assert "Slot 8 (SEV): free." in sentences
+    assert "1 flush" in [text.text for text in drawn(line, 360, "S").iter(f"{SVG}text")]
+
+
+def test_the_past_is_veiled_and_counted_as_it_was(machine):
+    line = AsidTimeline.of(story(machine))
+
+    line.entry = 4
+
+    assert "2 in use" not in line.says() and "1 in use, 1 waiting for a flush, 13 free." in line.says()
+    assert any("sl-veil" in (rect.get("class") or "") for rect in drawn(line).iter(f"{SVG}rect"))
+    assert line.describe().endswith("Entry 4 of 8.")
+
+
+def test_a_selected_bar_names_its_slot_and_its_vm(machine, sent):
+    chosen = []
+    line = AsidTimeline.of(story(machine), on_select=chosen.append)
+    sent(line)
+    key = next(key for key, group in items(drawn(line)).items() if "Slot 6" in group.get("data-say"))
+
+    line.got_select("view-1", key)
+
+    assert chosen == ["VM 1"]
+    assert line.slot == 6
+    assert "sl-lit" in items(drawn(line))[key].get("class")
+
+
+def test_a_dragged_bar_is_told_in_units_of_the_axis(sent):
+    moved = []
+    slots = Slots(15, [("SEV", 1, 15)])
+    slots.take(1, "a", When(0, 10))
+    slots.give_back(1, When(0, 100))
+    line = AsidTimeline(slots, on_move=lambda key, start: moved.append((key, start)))
+    line.choose("axis", "entries")
+    sent(line)
+    picture = items(drawn(line))
+    key = next(key for key, group in picture.items() if group.get("data-drag") == "x")
+    first = float(next(picture[key].iter(f"{SVG}rect")).get("width"))
+
+    line.got_drop("view-1", key, first / 9, 0)  # ninety entries are as wide as the bar
+    line.got_drop("view-1", key, -10_000, 0)
+
+    assert moved == [("a", 20), ("a", 0)]
+
+
+def test_bars_cannot_be_dragged_where_nobody_listens(machine):
+    assert not [group for group in items(drawn(AsidTimeline.of(story(machine)))).values() if group.get("data-drag")]
+
+
+def test_an_option_that_there_is_not_is_an_error_in_the_widget(machine, sent):
+    line = AsidTimeline.of(machine())
+    messages = sent(line)
+
+    line._receive(line, {"kind": "choose", "view": "view-1", "name": "axis", "option": "parsecs"}, [])
+
+    assert messages[-1][0]["kind"] == "error"
+    assert line.chosen["axis"] == "virtual time"
+
+
+def test_the_table_has_every_bar_flush_and_refusal(machine):
+    heads, rows = AsidTimeline.of(story(machine)).table()
+
+    assert heads[:4] == ["slot", "kind", "state", "VM"]
+    assert [row[2] for row in rows] == ["in use", "waiting", "in use", "in use", "waiting", "flush", "refused: EBUSY, "]
+
+
+def test_the_file_stands_alone_and_is_the_same_each_time(machine):
+    one, other = (AsidTimeline.of(story(machine)).svg() for _ in range(2))
+
+    assert one == other
+    ET.fromstring(one)
+    assert "<style>" in one and not re.search(r"https?://(?!www\.w3\.org/2000/svg)", one)
+
+
+def test_names_cannot_break_the_picture(machine):
+    host = machine()
+    host.take(6, vm=1)
+    line = AsidTimeline.of(host, names={1: '<script>"&'})
+
+    assert "<script" not in str(line.picture(800, "M"))
+    ET.fromstring(str(line.picture(800, "M")))
+
+
+# ------------------------------------------------------------- the axis
+
+
+@given(st.floats(1e-3, 1e15), st.integers(2, 20))
+def test_ticks_are_round_few_and_inside(end, most):
+    marks = ticks(end, most)
+
+    assert 1 <= len(marks) <= most + 1
+    assert marks[0] == 0 and marks[-1] <= end * (1 + 1e-6)
+    assert len(marks) < 3 or marks[2] - marks[1] == pytest.approx(marks[1])
+
+
+@pytest.mark.parametrize(("ns", "text"), [(0, "0"), (7, "7 ns"), (1_500, "1.5 µs"), (22_600_000, "22.6 ms"), (3_000_000_000, "3 s")])
+def test_a_duration_is_in_the_unit_that_reads_best(ns, text):
+    assert duration(ns) == text
