@@ -17,7 +17,7 @@ import hashlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator
 from types import FunctionType
-from typing import Annotated, Any
+from typing import Annotated, Any, overload
 
 from sevlab.hw.measure import Seen, encode, measure
 from sevlab.wire import Wire, u32
@@ -109,6 +109,14 @@ class Program:
 
     def __repr__(self) -> str:
         return f"<Program {self.name}>"
+
+
+@overload
+def program(function: Callable[..., Any], *, vc: Callable[..., Any] | None = None) -> Any: ...
+
+
+@overload
+def program(function: None = None, *, vc: Callable[..., Any] | None = None) -> Callable[[Callable[..., Any]], Any]: ...
 
 
 def program(function: Callable[..., Any] | None = None, *, vc: Callable[..., Any] | None = None) -> Any:

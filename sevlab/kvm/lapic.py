@@ -130,7 +130,7 @@ class Lapic:
             if not self.x2apic:
                 value |= self.registers.get(ICR2, 0) << 32
             send(self, value & 0xFFFF_FFFF, value >> 32 if self.x2apic else value >> 56)
-        elif offset == EOI or offset == ESR:
+        elif offset in (EOI, ESR):
             self.registers[ESR] = 0
         else:
             self.registers[offset] = value & 0xFFFF_FFFF
@@ -155,18 +155,23 @@ def send(sender: Lapic, icr: int, dest: int) -> None:
     elif shorthand:
         for vcpu in vm.vcpus:
             if vcpu is not sender.vcpu or shorthand == ALL:
-                vcpu.lapic.accept(icr)
+                _accept(vcpu, icr)
     elif icr & LOGICAL:
         for vcpu in vm.vcpus:
             if sender.x2apic and dest >> 16 == vcpu.id >> 4 and dest & logical_id(vcpu.id) & 0xFFFF:
-                vcpu.lapic.accept(icr)
+                _accept(vcpu, icr)
     elif dest == (0xFFFF_FFFF if sender.x2apic else 0xFF):
         for vcpu in vm.vcpus:
-            vcpu.lapic.accept(icr)
+            _accept(vcpu, icr)
     else:
         found = find(vm.vcpus, dest)
         if found is not None:
-            found.lapic.accept(icr)
+            _accept(found, icr)
+
+
+def _accept(vcpu: Vcpu, icr: int) -> None:
+    if vcpu.lapic is not None:
+        vcpu.lapic.accept(icr)
 
 
 def find(vcpus: list[Vcpu], number: int) -> Vcpu | None:

@@ -104,7 +104,7 @@ def accept_events(vcpu: Vcpu) -> None:
 
 
 def halt(vcpu: Vcpu, state: int, reason: int) -> int:
-    """The outcome of an exit after which the vCPU waits: in the kernel in `state`, or user space is told `reason` (__kvm_emulate_halt)."""
+    """The outcome of an exit after which the vCPU waits (__kvm_emulate_halt): in the kernel in `state`, or user space is told."""
     if vcpu.lapic is None:
         return vcpu.exit(reason)
     set_state(vcpu, state)

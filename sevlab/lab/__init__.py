@@ -1,7 +1,9 @@
-"""What a notebook needs in order to teach: predict, then look.
+"""What a notebook needs in order to teach: predict, then look; try, then check.
 
     from sevlab import lab
     lab.predict("Is the image a secret?", ["yes", "no"], reveal=lambda: "no")
+    case = lab.exercise("launch.digest")
+    lab.check("launch.digest", answer)
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from sevlab.lab.launches import before_launch, deliver, empty_guest, tampering, 
 from sevlab.lab.platforms import chain_steps, exported_chain, home_made_chain
 from sevlab.lab.policy import policy_bits
 from sevlab.lab.prediction import Answer, Prediction, predict
+from sevlab.lab.reader import Result, check, exercise, progress, reader
 from sevlab.lab.show import Text, flip, hexdump, layout, table, verdicts
 from sevlab.lab.story import story
 from sevlab.lab.tweak import Box, solve_tweaks
@@ -21,6 +24,6 @@ from sevlab.lab.tweak import Box, solve_tweaks
 __all__ = [
     "Answer", "Box", "ForeignVerdict", "Prediction", "Refusal", "Text", "attempt", "before_launch", "blocks", "bus",
     "chain_steps", "deliver", "empty_guest", "exported_chain", "flip", "foreign_verdict", "hexdump", "home_made_chain",
-    "layout", "legible", "page_of", "policy_bits", "predict", "real_image_verdict", "search", "solve_tweaks", "story", "table",
+    "layout", "legible", "page_of", "policy_bits", "predict", "progress", "reader", "real_image_verdict", "search", "solve_tweaks", "story", "table",
     "tampering", "two_pages", "unwrap", "verdicts",
 ]  # fmt: skip

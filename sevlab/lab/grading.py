@@ -71,8 +71,8 @@ class Diagnosis(NamedTuple):
 class Exercise:
     """One exercise: what is asked, on which machine, how an answer is judged, and what helps.
 
-    `setup(seed)` makes the case: an object whose attributes the reader uses; all its numbers come
-    from the seed. `ask` is the question, its `{}` filled with the case's attributes. `check(case, answer)`
+    `setup(seed)` makes the case, all of whose numbers come from the seed; its `gives` names
+    the attributes that are for the reader. `ask` is the question, its `{}` filled with the case's attributes. `check(case, answer)`
     looks and returns a Finding. `wants(answer)` is a sentence for an answer of another
     kind than asked for, else "". `reference(case)` answers; its source lines are the solution.
     """

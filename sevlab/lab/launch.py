@@ -110,7 +110,7 @@ def believed(lazy: MeasurementVerdict, careful: MeasurementVerdict) -> Answer:
     because = (
         "It hurts whoever accepts a launch without a session. Who brings a key of his own is not hurt, whatever the host does."
     )
-    return Answer(who[bool(lazy), bool(careful)], f"lazy     {lazy}\ncareful  {careful}", because)
+    return Answer(who[bool(lazy), bool(careful)], f"lazy: {lazy}\ncareful: {careful}", because)
 
 
 def rearranged(verdict: MeasurementVerdict) -> Answer:

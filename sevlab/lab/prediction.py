@@ -4,10 +4,13 @@ The reveal belongs to the card, not to the next cell, or Run All would spoil
 every question. A reveal only looks and never acts, so that the machine is the
 same whether or not somebody answered.
 
-In a browser the card waits for an answer and then shows what the machine says;
-it does so without a script, so it works in JupyterLab, on a web page and in an
-exported file alike. Where there is no browser (nbval, a terminal) it shows
-question and answer at once.
+In a running notebook the card is a widget, whose kernel keeps what the machine
+says until an answer was committed. On a web page and in an exported file it waits
+for an answer too, without a script. Where there is no browser (nbval, a terminal)
+it shows question and answer at once.
+
+The machine is looked at when the card is made, whether or not somebody answers
+it: a later cell may change the machine, and the trace shall not depend on who was quick.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any, NamedTuple
 
+from sevlab.lab.ask import live, prediction
 from sevlab.lab.style import CARD
 
 MOST = 5  # answers that one reads before one chooses
@@ -40,7 +44,9 @@ class Prediction:
     Without answers to choose from the reader makes up his mind unaided.
     """
 
-    def __init__(self, question: str, answers: Sequence[str], revealed: str, evidence: str = "", because: str = "") -> None:
+    def __init__(
+        self, question: str, answers: Sequence[str], revealed: str, evidence: str = "", because: str = "", unit: str = ""
+    ) -> None:
         if answers and not 2 <= len(answers) <= MOST:
             raise ValueError(f"a prediction offers 2 to {MOST} answers or none, not {len(answers)}")
         if answers and revealed not in answers:
@@ -50,6 +56,23 @@ class Prediction:
         self.revealed = revealed
         self.evidence = evidence
         self.because = because
+        self.unit = unit
+        self._card: Any = None
+
+    @property
+    def answer(self) -> str | None:
+        """What was committed on the live card; None before, and where there is none."""
+        return None if self._card is None else self._card.answer
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        """The live card, where one can be shown; the other forms are IPython's to ask for."""
+        if not live():
+            return {}
+        if self._card is None:
+            said = Answer(self.revealed, self.evidence, self.because)
+            self._card = prediction(self.question, self.answers, said._replace, self.unit)
+        data, metadata = self._card._repr_mimebundle_()
+        return {**data, "text/plain": self.describe()}, metadata
 
     def describe(self) -> str:
         """The card in plain sentences."""
@@ -80,8 +103,10 @@ class Prediction:
         )
 
 
-def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], Any]) -> Prediction:
-    """Ask `question` before the machine is looked at.
+def predict(question: str, answers: Sequence[str] = (), *, reveal: Callable[[], Any], unit: str = "") -> Prediction:
+    """Ask `question`, and say what the machine says once it is answered.
+
+    Without `answers` the live card has one input field; `unit` says in what to answer.
 
     `reveal()` looks at the machine and returns an Answer, or only what it says.
     It stands in the lab's own module and not in the cell, where everybody would

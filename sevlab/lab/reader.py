@@ -179,15 +179,15 @@ class Opened:
     """An exercise that is open: the attributes of its case are yours to use; displayed, it is the card."""
 
     def __init__(self, exercise: Exercise, case: Any, result: Result) -> None:
-        self._exercise, self._case, self._result = exercise, case, result
+        vars(self).update(_exercise=exercise, _case=case, _result=result)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
+        if name not in self._case.gives:
+            raise AttributeError(f"{self._exercise.id} gives {', '.join(self._case.gives)}, and no {name!r}")
         return getattr(self._case, name)
 
     def __dir__(self) -> list[str]:
-        return [name for name in dir(self._case) if not name.startswith("_")]
+        return list(self._case.gives)
 
     def __repr__(self) -> str:
         return self._result.describe()

@@ -1,10 +1,10 @@
 """The loop that runs vCPUs, and the few devices that a guest of the course meets.
 
 The vCPUs take turns in the order of their numbers, each in a KVM_RUN of its own that
-goes on until it waits, so that two runs of a notebook see the same order. What a guest asks of the world it asks by ports and by memory that is not
-there: a debug port prints, a start-up message written to the local APIC starts
-another vCPU, everything else is an empty bus, which reads as ones and forgets
-what is written.
+goes on until it waits, so that two runs of a notebook see the same order. What a guest
+asks of the world it asks by ports and by memory that is not there: a debug port
+prints, a start-up message written to the local APIC starts another vCPU, everything
+else is an empty bus, which reads as ones and forgets what is written.
 
 Without `irqchip` the interrupt controllers are the VMM's (QEMU's kernel-irqchip=off):
 the kernel tells user space of every HLT, and of a processor that holds for a reset,

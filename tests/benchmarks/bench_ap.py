@@ -77,7 +77,7 @@ def wake(vm: Any, kernel: Any) -> Callable[[], None]:
 
 
 def figures() -> Iterator[Figure]:
-    host, vm, kernel = guest()
+    _host, vm, kernel = guest()
     process, fd, at = vm.process, vm.vcpus[0].fd, vm.process.put(kvm_mp_state())
     vm.vcpus[0].stop()
 

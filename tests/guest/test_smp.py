@@ -126,6 +126,13 @@ def test_libvirts_tool_trusts_the_guest_that_then_boots_its_aps(hosts: Any, ovmf
     assert vm.answer() == done(4)
 
 
+def test_the_courses_own_image_has_its_reset_block_at_the_same_address(hosts: Any) -> None:
+    vm = launch(hosts(), firmware=firmware_image())
+    vm.run()
+
+    assert vm.answer() == done(4)
+
+
 def test_a_run_that_is_made_twice_gives_the_same_rows(hosts: Any) -> None:
     def rows(host: Host) -> list[dict[str, Any]]:
         launch(host).run()
@@ -137,7 +144,9 @@ def test_a_run_that_is_made_twice_gives_the_same_rows(hosts: Any) -> None:
 # ------------------------------------------------------------------ without an irqchip
 
 
-@pytest.mark.parametrize(("design", "name"), [(designs.POSTED, "HLT"), (designs.LINUX_6_1, "AP_RESET_HOLD")], ids=["posted", "merged"])
+@pytest.mark.parametrize(
+    ("design", "name"), [(designs.POSTED, "HLT"), (designs.LINUX_6_1, "AP_RESET_HOLD")], ids=["posted", "merged"]
+)
 def test_user_space_with_the_apics_is_told_of_a_hold_and_cannot_complete_it(hosts: Any, design: designs.Design, name: str) -> None:
     @program(vc=smp.on_vc)
     async def holds() -> None:
@@ -185,7 +194,9 @@ def test_a_hold_by_the_msr_protocol_is_completed_by_its_result(hosts: Any) -> No
     assert answers == [0x007, 0x1007]  # an NMI is no SIPI
 
 
-@pytest.mark.parametrize("design", [design for design in PRESETS if design is not designs.LINUX_6_12], ids=lambda design: design.name)
+@pytest.mark.parametrize(
+    "design", [design for design in PRESETS if design is not designs.LINUX_6_12], ids=lambda design: design.name
+)
 def test_kernels_that_do_not_know_that_request_leave_it_where_it_is(hosts: Any, design: designs.Design) -> None:
     vm = vmm.launch(hosts(design), program=holds_by_msr, policy=5, irqchip=True)
     vm.finish()
@@ -242,7 +253,13 @@ def test_an_init_sipi_that_the_host_makes_up_ends_it_too(hosts: Any) -> None:
     assert (vm.run().name, host.dmesg[-1][-7:]) == (DEATH, "0x3:0x2")
 
 
-TABLES = {"none": 0, "shared memory": 0x2000, "its own private data": smp.DONE, "one page off": smp.JUMP_TABLE + 0x1000, "nowhere": 1 << 50}
+TABLES = {
+    "none": 0,
+    "shared memory": 0x2000,
+    "its own private data": smp.DONE,
+    "one page off": smp.JUMP_TABLE + 0x1000,
+    "nowhere": 1 << 50,
+}
 
 
 @pytest.mark.parametrize("place", TABLES)
@@ -298,7 +315,9 @@ def test_what_no_guest_can_notice_is_that_it_is_never_woken(hosts: Any, monkeypa
     host = hosts()
     vm = launch(host)
     accept = Lapic.accept
-    monkeypatch.setattr(Lapic, "accept", lambda lapic, icr: lapic.id != 1 and accept(lapic, icr))  # a host that drops one AP's messages
+    monkeypatch.setattr(
+        Lapic, "accept", lambda lapic, icr: lapic.id != 1 and accept(lapic, icr)
+    )  # a host that drops one AP's messages
     last = vm.run()
 
     assert last.name == "INTR" and vm.answer() == (0, b"")

@@ -217,13 +217,17 @@ def test_the_numbers_on_the_bus_are_those_of_create_vcpu(rig: Rig) -> None:
 
 
 def test_a_guest_without_x2apic_sends_by_two_stores(rig: Rig) -> None:
-    guest = run(rig, writes_memory, ((APIC + 0x310, b"\0\0\0\2"), (APIC + 0x300, b"\0\5\0\0"), (APIC + 0x300, b"\x09\6\0\0")), vcpus=3)
+    guest = run(
+        rig, writes_memory, ((APIC + 0x310, b"\0\0\0\2"), (APIC + 0x300, b"\0\5\0\0"), (APIC + 0x300, b"\x09\6\0\0")), vcpus=3
+    )
 
     assert [guest.vcpu(n).lapic.pending for n in range(3)] == [0, 0, INIT | SIPI]
     assert guest.vcpu(2).lapic.vector == 9
 
 
-@pytest.mark.parametrize("pair", [(APIC + 0x300, b"\0\5\x0c"), (APIC + 0x304, b"\0\5\x0c\0"), (APIC + 0x300, bytes(8)), (APIC + 0x30, b"1234")])
+@pytest.mark.parametrize(
+    "pair", [(APIC + 0x300, b"\0\5\x0c"), (APIC + 0x304, b"\0\5\x0c\0"), (APIC + 0x300, bytes(8)), (APIC + 0x30, b"1234")]
+)
 def test_only_four_aligned_bytes_are_a_write_to_a_register(rig: Rig, pair: tuple[int, bytes]) -> None:
     run(rig, writes_memory, (pair,), vcpus=2)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sevlab import Host, vmm
-from sevlab.hw.isa import hlt, inp, load, out, pause, program, store, ud2
+from sevlab.hw.isa import hlt, inp, load, out, pause, program, rdmsr, store, ud2, wrmsr
 
 ICR = 0xFEE0_0300
 
@@ -124,3 +124,53 @@ def test_a_guest_that_only_waits_is_stopped_as_by_a_signal(host):
     _, last = run(host, waits_for_ever)
 
     assert last.name == "INTR"
+
+
+# ------------------------------------------------------------------ interrupt controllers in the kernel
+
+
+@program
+async def waits_for_the_other(page):
+    """Start vCPU 1 by x2APIC and spin until it has spoken: in turns, or never."""
+    await store(0x9000, page + bytes(0x1000 - len(page)))
+    await wrmsr(0x1B, await rdmsr(0x1B) | 1 << 10)
+    for message in (0x4500, 0x4609, 0x4609):
+        await wrmsr(0x830, 1 << 32 | message)
+    while await load(0xA000, 1) == b"\0":
+        await pause()
+    await out(0xE9, b"b")
+    await hlt()
+
+
+@program
+async def speaks_and_stores():
+    await out(0xE9, b"a")
+    await store(0xA000, b"\1")
+    await hlt()
+
+
+def test_two_vcpus_take_turns_even_where_one_spins_for_the_other(host):
+    host.register(speaks_and_stores)
+    args = (speaks_and_stores.image()[:0x64],)
+    vm = vmm.launch(host, program=waits_for_the_other, args=args, vcpus=2, irqchip=True)
+    vm.finish()
+    last = vm.run()
+
+    assert (last.name, bytes(vm.console)) == ("INTR", b"ab")
+    assert [vcpu.waiting for vcpu in vm.vcpus] == ["INTR", "INTR"]
+
+
+def test_processors_that_nobody_starts_wait_in_the_kernel(host):
+    vm = vmm.launch(host, program=halts, vcpus=3, irqchip=True)
+    vm.finish()
+    last = vm.run()
+
+    assert (last.vcpu, last.name) == (0, "INTR") and "halted" in last.detail
+    assert all(vcpu.started and vcpu.call is None for vcpu in vm.vcpus)
+
+
+def test_a_guest_that_spins_for_a_processor_that_never_comes_is_stopped(host):
+    vm = vmm.launch(host, program=waits_for_ever, vcpus=2, irqchip=True)
+    vm.finish()
+
+    assert vm.run().name == "INTR"

@@ -36,6 +36,8 @@ class DigestCase:
     `loads` are (name, gpa, bytes) in the order of the commands; `a`, `b`, `c` the blocks by address; `told` says it in words.
     """
 
+    gives: tuple[str, ...] = ("host", "vm", "loads", "a", "b", "c")
+
     def __init__(self, seed: int) -> None:
         stream = _stream(seed, "launch.digest")
         self.host = Host(seed=seed)
@@ -63,6 +65,7 @@ class DigestCase:
 class MeasureCase:
     """A launch that was measured, and all that its owner knows: `tik`, `api`, `policy`, `digest`, `nonce`."""
 
+    gives: tuple[str, ...] = ("host", "tik", "api", "policy", "digest", "nonce")
     POLICIES = (0x18000001, 0x17000009, 0x14000003, 0x1600000B, 0x15000021, 0x18000013)
 
     def __init__(self, seed: int) -> None:
@@ -92,6 +95,7 @@ class MeasureCase:
 class PolicyCase:
     """Two platforms, at API 0.24 and 0.22, and a guest with a sentence in its memory."""
 
+    gives: tuple[str, ...] = ()
     GPA = 0x1000
 
     def __init__(self, seed: int) -> None:
@@ -146,6 +150,7 @@ class ZeroCase:
     `digest` is that of `image`; `loaded_digest` of what was loaded in truth; `policy` and `api` the launch's.
     """
 
+    gives: tuple[str, ...] = ("host", "image", "digest", "policy", "api", "measurement")
     loaded_name = "the course's firmware"
 
     def __init__(self, seed: int) -> None:

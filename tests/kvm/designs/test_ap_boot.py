@@ -132,7 +132,7 @@ def test_each_preset_has_its_kernels_answer(name: str) -> None:
 
 @pytest.mark.parametrize("answer", [*ANSWERS.values(), designs.RESET_HOLD_UNCHECKED], ids=repr)
 def test_every_answer_wakes_a_parked_ap_and_parks_it_again(parked: Any, answer: Any) -> None:
-    host, vm = parked(replace(designs.LINUX_6_1, ap_boot=answer))
+    _host, vm = parked(replace(designs.LINUX_6_1, ap_boot=answer))
 
     assert [call(vm, turn) for turn in (1, 2, 3)] == [1, 2, 3]
     assert len(set(states(vm)[1:])) == 1
@@ -140,7 +140,7 @@ def test_every_answer_wakes_a_parked_ap_and_parks_it_again(parked: Any, answer: 
 
 @pytest.mark.parametrize("answer", [*ANSWERS.values()], ids=repr)
 def test_a_wake_up_by_an_interrupt_is_no_call(parked: Any, answer: Any) -> None:
-    host, vm = parked(replace(designs.LINUX_6_1, ap_boot=answer))
+    _host, vm = parked(replace(designs.LINUX_6_1, ap_boot=answer))
     before = states(vm)
     for vcpu in vm.vcpus[1:]:
         vcpu.ioctl(KVM_NMI)
@@ -154,14 +154,14 @@ def test_a_wake_up_by_an_interrupt_is_no_call(parked: Any, answer: Any) -> None:
 
 @pytest.mark.parametrize(("design", "state"), [(IMAGINARY, HALTED), (designs.LINUX_6_1, HOLD)], ids=["posted", "merged"])
 def test_only_as_merged_does_user_space_see_that_an_ap_is_held(parked: Any, design: designs.Design, state: int) -> None:
-    host, vm = parked(design)
+    _host, vm = parked(design)
 
     assert states(vm) == [HALTED, state, state]  # the first has executed HLT
 
 
 @pytest.mark.parametrize("design", [IMAGINARY, designs.POSTED], ids=lambda design: design.name)
 def test_as_posted_user_space_cannot_say_that_an_ap_is_held(parked: Any, design: designs.Design) -> None:
-    host, vm = parked(design)
+    _host, vm = parked(design)
 
     with refuses(EINVAL) as box:
         vm.vcpus[1].ioctl(KVM_SET_MP_STATE, kvm_mp_state(HOLD))
@@ -170,7 +170,7 @@ def test_as_posted_user_space_cannot_say_that_an_ap_is_held(parked: Any, design:
 
 @pytest.mark.parametrize("design", [designs.LINUX_5_13, designs.LINUX_6_1, designs.LINUX_6_12], ids=lambda design: design.name)
 def test_as_merged_it_can(parked: Any, design: designs.Design) -> None:
-    host, vm = parked(design)
+    _host, vm = parked(design)
     vm.vcpus[0].ioctl(KVM_SET_MP_STATE, kvm_mp_state(HOLD))
 
     assert states(vm) == [HOLD] * 3
@@ -221,7 +221,9 @@ def test_a_design_that_never_existed_says_so() -> None:
 # ------------------------------------------------------------------ "Do you have any plans for migration of this value?"
 
 
-@pytest.mark.parametrize(("design", "kept"), [(designs.LINUX_6_1, 0), (designs.LINUX_6_1_FIXED, JUMP_TABLE)], ids=["as is", "mended"])
+@pytest.mark.parametrize(
+    ("design", "kept"), [(designs.LINUX_6_1, 0), (designs.LINUX_6_1_FIXED, JUMP_TABLE)], ids=["as is", "mended"]
+)
 def test_the_tables_address_is_lost_at_a_move_as_shipped(parked: Any, design: designs.Design, kept: int) -> None:
     host, vm = parked(design)
     vm = vmm.move(vm, to=host.process("qemu-2", memlock=1 << 30))
