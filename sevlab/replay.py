@@ -8,6 +8,7 @@ objects that the user holds, put back to where they were.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -111,6 +112,7 @@ def rebuild(host: Host) -> None:
     for one in hosts:
         if hasattr(one, "kernel"):
             one.kernel.calls.old = None
+            _LITTER.more(one.kernel.frames.fresh << 12)
 
 
 def _twins(journal: Journal, began: int, ring: int | None) -> World:
@@ -132,7 +134,31 @@ def _twins(journal: Journal, began: int, ring: int | None) -> World:
             trace.host = look.host
             trace.emit(XrayTaken, look.what)
     world.append, world.replaying = journal.entries.append, False
+    _LITTER.more(sum(host.kernel.frames.fresh << 12 for host in world.members))
     return world
+
+
+class Litter:
+    """How much memory machines took that were made since the last sweep.
+
+    A machine's parts point at one another, so that one nobody holds any more stays until the garbage collector comes by;
+    it counts objects and not their bytes, and a slider over `host.at(n)` would fill the memory before it did.
+    """
+
+    LIMIT = 64 << 20
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def more(self, size: int) -> None:
+        """Note a machine of so many bytes; sweep when there may be too many."""
+        self.size += size
+        if self.size > self.LIMIT:
+            self.size = size
+            gc.collect()
+
+
+_LITTER = Litter()
 
 
 def _back_to(host: Host, n: int) -> tuple[Host, int]:

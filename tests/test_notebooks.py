@@ -62,8 +62,9 @@ def test_a_notebook_is_stored_in_its_normal_form(path: Path) -> None:
 @Books
 def test_outputs_are_stored_of_checked_cells_only_and_are_text(path: Path) -> None:
     for cell in cells(path, "code"):
-        assert cell["execution_count"] is None
-        assert bool(cell["outputs"]) == (stored.CHECKED in stored.tags(cell)), cell["id"]
+        checked = stored.CHECKED in stored.tags(cell)
+        assert cell["execution_count"] == (stored.RUN if checked else None), cell["id"]
+        assert bool(cell["outputs"]) == checked, cell["id"]
         for output in cell["outputs"]:
             assert set(output) == {"output_type", "name", "text"} or set(output["data"]) == {"text/plain"}
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,10 @@ import pytest
 from rigs_of_time import begin_move, bytes_of, host, state_of, vms
 
 from sevlab import Host, chips, designs, guest, vmm
-from sevlab.abi.kvm import KVM_CHECK_EXTENSION, KVM_CREATE_VM
+from sevlab.abi.kvm import KVM_CREATE_VM
 from sevlab.gate import ReadOnly
-from sevlab.hw.isa import hlt, store
+from sevlab.hw.isa import hlt, pause, store
 from sevlab.journal_format import JournalError
-from sevlab.kvm.call import Blocked
 from sevlab.trace import Trace
 from sevlab.views import XrayTaken
 from sevlab.wire import Wire, u64
@@ -136,6 +138,16 @@ def test_a_look_renumbers_nothing() -> None:
     one.xray.tweak(0)
 
     assert one.n == 1 and len(one.journal) == 1
+
+
+def test_past_machines_that_nobody_holds_give_their_memory_back() -> None:
+    one = host()
+    process = one.process("qemu")
+    hva = process.mmap(16 << 20)
+    process.write(hva, bytes([7]) * (16 << 20))
+    alive = [weakref.ref(one.at(one.n)) for _ in range(12)]
+
+    assert sum(past() is not None for past in alive) <= 6
 
 
 # ------------------------------------------------------------------ forks
@@ -290,116 +302,6 @@ def test_a_structure_of_one_s_own_comes_back_as_so_many_bytes() -> None:
     assert bytes_of(back) == bytes_of(one)
 
 
-# ------------------------------------------------------------------ undone
-
-
-def test_an_exception_that_is_no_refusal_undoes_its_entry_in_place() -> None:
-    one = host()
-    process = one.process("qemu")
-    kvm, hva = process.open("/dev/kvm"), process.mmap(4096)
-    process.write(hva, b"kept")
-    one.kernel.devices["/dev/broken"] = lambda kernel, mode: _broken(process)
-    before = state_of(one)
-
-    with pytest.raises(ZeroDivisionError):
-        process.open("/dev/broken")
-
-    assert state_of(one) == before
-    assert one.processes["qemu"] is process and process.read(hva, 4) == b"kept"
-    assert process.ioctl(kvm, KVM_CHECK_EXTENSION, 206) == 1
-    assert state_of(one.fork()) == state_of(one)
-
-
-def _broken(process: Any) -> Any:
-    process.task.mm.write(process.task.mm.mmap(4096), b"half done")
-    return 1 // 0
-
-
-def test_a_call_under_way_survives_another_entry_s_undoing() -> None:
-    one = host()
-    process = one.process("qemu")
-    a, b = vms(process, 2, 1)
-    call = begin_move(process, b, a)
-    call.step()
-    call.step()
-    before = call.state, repr(call.waits_for)
-
-    with pytest.raises(TypeError):
-        process.open()  # type: ignore[call-arg]
-
-    assert (call.state, repr(call.waits_for)) == before
-    assert call.finish() == 0 and call.done and not one.kernel.calls.begun
-
-
-def test_a_call_that_was_blocked_is_still_the_one_that_its_refusal_named() -> None:
-    one = host()
-    process = one.process("qemu")
-    a, b = vms(process, 2, 1)
-    holder = begin_move(process, b, a)
-    while "kvm->lock" not in str(holder._request):
-        holder.step()
-    blocked = _blocked(process, b, a)
-    with pytest.raises(TypeError):
-        process.open()  # type: ignore[call-arg]
-
-    assert blocked is None or blocked.number in one.kernel.calls.kept
-    assert holder.finish() == 0
-
-
-def _blocked(process: Any, to: int, of: int) -> Any:
-    from errno import EBUSY
-
-    with pytest.raises(OSError) as refused:
-        begin_move(process, to, of).finish()
-    assert refused.value.errno == EBUSY or isinstance(refused.value, Blocked)
-    return getattr(refused.value, "call", None)
-
-
-def test_a_dead_process_is_dead_after_an_undoing_too() -> None:
-    one = host()
-    process, other = one.process("qemu"), one.process("other")
-    process.kill()
-    with pytest.raises(TypeError):
-        other.dup()  # type: ignore[call-arg]
-
-    with pytest.raises(OSError, match="the process qemu is dead"):
-        process.open("/dev/kvm")
-    assert process.dead and list(one.processes) == ["other"]
-
-
-def test_an_entry_that_makes_a_host_is_undone_when_there_is_no_such_host() -> None:
-    one = host()
-    before = state_of(one)
-    with pytest.raises(ValueError, match="DRAM comes in whole pages"):
-        Host(seed=2, memory=5, trace=one.trace)
-
-    assert state_of(one) == before and one.world == (one,)
-    assert host(seed=2, trace=one.trace).world[0] is one
-
-
-def test_the_host_s_flash_is_put_back_as_well() -> None:
-    class Flash:
-        def __init__(self) -> None:
-            self.data = b"\xff" * 0x8000
-
-        def read(self) -> bytes:
-            return self.data
-
-        def write(self, data: bytes) -> None:
-            self.data = bytes(data)
-
-    flash = Flash()
-    one = host(nv=flash)
-    sev = one.process("qemu")
-    vms(sev, 1, 1)
-    kept = flash.data
-    with pytest.raises(TypeError):
-        sev.dup()  # type: ignore[call-arg]
-
-    assert kept != b"\xff" * 0x8000 and flash.data == kept
-    assert state_of(one.fork()) == state_of(one)
-
-
 # ------------------------------------------------------------------ threads
 
 
@@ -455,3 +357,31 @@ def test_a_look_from_another_thread_waits_for_the_entry_under_way() -> None:
     threads[0].join()
 
     assert order == ["entry", "look b'\\x00\\x00\\x00\\x00'"]
+
+
+# ------------------------------------------------------------------ Ctrl-C
+
+
+@guest.program
+async def spins() -> None:
+    while True:
+        await pause()
+
+
+def test_ctrl_c_ends_a_run_and_the_replay_ends_it_at_the_same_place() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    one = host()
+    vm = vmm.launch(one, program=spins)
+    vm.finish()
+    timer = threading.Timer(0.03, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            vm.run()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGINT, before)
+
+    assert len(one.journal.interrupts) == 1
+    assert state_of(one.fork()) == state_of(one)
+    assert state_of(Host.load(io.BytesIO(saved(one)), programs=[spins])) == state_of(one)

@@ -15,11 +15,14 @@ from importlib import import_module
 from typing import Any
 
 _HOME = {
+    "Ask": "ask",
     "AsidTimeline": "timeline",
     "Bar": "slots",
+    "Checked": "ask",
     "Drawing": "drawing",
     "Frame": "frame",
     "Kind": "palette",
+    "Ladder": "ladder",
     "PageMap": "pagemap",
     "link": "frame",
 }

@@ -52,7 +52,7 @@ function ask(ui) {
     const said = locked ? card.answer : mine;
     const question = h("legend", { class: "sl-question", text: card.question });
     const choices = card.answers.length ? card.answers.map((one) => choice(one, locked, said)) : [field(locked, said)];
-    const form = h("form", { class: "sl-form", onsubmit: commit }, h("fieldset", {}, question, h("div", { class: "sl-answers" }, ...choices)));
+    const form = h("form", { class: "sl-form", onsubmit: commit, onkeydown: entered }, h("fieldset", {}, question, h("div", { class: "sl-answers" }, ...choices)));
     if (locked) return [form, reveal()];
     const why = h("input", { type: "text", class: "sl-input sl-why", name: "why", maxlength: "200", autocomplete: "off", placeholder: "optional", value: reason, ...OWN_KEYS, oninput: (e) => { reason = e.target.value; } });
     const send = h("button", { type: "submit", name: "commit", class: "sl-button sl-commit", text: waiting ? "Asking the machine…" : "Commit", ...OWN_KEYS });
@@ -87,6 +87,11 @@ function ask(ui) {
     const send = body.querySelector(".sl-commit");
     send.textContent = "Asking the machine…";
     ui.say("Your answer is locked. The machine is being asked.");
+  }
+
+  // JupyterLab takes Enter for itself, so that a form never hears of it.
+  function entered(event) {
+    if (event.key === "Enter" && event.target.matches("input")) commit(event);
   }
 
   function reveal() {

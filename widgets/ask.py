@@ -2,9 +2,9 @@
 
     Ask("Same bytes at another address: same ciphertext?", ["yes", "no"], reveal=lambda: "no")
 
-Commit locks the answer, and only then `reveal()` is called: what it says never reaches the
+Commit locks the answer, and only then `reveal()` is called: what it says does not reach the
 page before. It may return a word, or any object with `says`, `evidence` and `because`.
-Where no front end runs, question, answers and reveal are text, at once.
+Where no front end runs, question, answers and reveal are text, at once: `describe()`.
 
 `Checked` is the same card after a check: `draw()` gives all that stands on it as a
 `Sheet`, and is asked again after each hint and each line of the solution.
@@ -12,6 +12,7 @@ Where no front end runs, question, answers and reveal are text, at once.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from textwrap import wrap
 from typing import Any, ClassVar, NamedTuple
@@ -88,7 +89,19 @@ class Ask(Card):
         self.on_commit = on_commit
         self._reveal = reveal
         self._shown: Shown | None = None
+        self._bundling = False
         super().__init__(title=title, **keywords)
+
+    def __repr__(self) -> str:
+        """The whole card as text; while it is being shown live, only the question."""
+        return f"Predict: {self.question}\n{WAITING}" if self._bundling and self.answer is None else self.describe()
+
+    def _repr_mimebundle_(self, **keywords: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        self._bundling = os.environ.get("SEVLAB_STATIC") != "1"
+        try:
+            return super()._repr_mimebundle_(**keywords)
+        finally:
+            self._bundling = False
 
     @property
     def shown(self) -> Shown:

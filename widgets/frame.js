@@ -117,10 +117,12 @@ class View {
     this.alert = h("div", { class: "sl-error", role: "alert", hidden: true });
     this.controls = h("div", { class: "sl-controls", role: "toolbar", "aria-label": "Time and export", hidden: true });
     this.keys = h("dl", { class: "sl-keys", hidden: true });
-    this.root = h("div", { class: "sl", "data-lm-suppress-shortcuts": "true", "data-size": "M", role: "group", onkeydown: (e) => this.key(e) },
+    this.root = h("div", { class: "sl", "data-size": "M", role: "group", onkeydown: (e) => this.key(e) },
       this.banner, h("div", { class: "sl-title" }, this.name, this.facts, this.bar, this.pastSign),
       h("div", { class: "sl-body" }, this.stage, this.emptySign, this.sheet), this.foot,
       h("div", { class: "sl-line" }, this.status, this.hint), this.alert, this.controls, this.keys);
+    // JupyterLab's shortcuts are matched from the focused element upward: it must say so itself.
+    this.root.addEventListener("focusin", ({ target }) => target.setAttribute("data-lm-suppress-shortcuts", "true"));
     el.append(this.root);
   }
 

@@ -17,8 +17,8 @@ from sevlab.guest.smp import ap_reset, ap_work, smp_firmware, smp_os
 from sevlab.hw.isa import Program, program
 
 __all__ = [
-    "Program", "ap_reset", "ap_work", "catalogue", "counter", "diary", "echo_io", "firmware", "firmware_image", "halt", "hello", "ovmf", "program",
-    "read_secret", "scribe", "smp_firmware", "smp_os",
+    "Program", "ap_reset", "ap_work", "catalogue", "counter", "diary", "echo_io", "firmware", "firmware_image", "halt",
+    "hello", "ovmf", "program", "read_secret", "scribe", "smp_firmware", "smp_os",
 ]  # fmt: skip
 
 

@@ -22,16 +22,21 @@ def live() -> bool:
     return getattr(get_ipython(), "kernel", None) is not None
 
 
+def widgets(module: str) -> Any:
+    """A module of the widgets, which is only asked for when something is shown."""
+    return import_module(f"sevlab_widgets.{module}")
+
+
 def prediction(question: str, answers: tuple[str, ...], reveal: Callable[[], Any], unit: str = "") -> Any:
     """The live card of a prediction; None where there is nobody to show it to."""
-    return import_module("sevlab_widgets.ask").Ask(question, answers, reveal=reveal, unit=unit) if live() else None
+    return widgets("ask").Ask(question, answers, reveal=reveal, unit=unit) if live() else None
 
 
 def checked(sheet: Callable[[], Mapping[str, Any]], *, hint: Any, line: Any, look: Any) -> Any:
     """The live card of a checked exercise; None where there is nobody to show it to."""
     if not live():
         return None
-    cards = import_module("sevlab_widgets.ask")
+    cards = widgets("ask")
     return cards.Checked(lambda: cards.Sheet(**sheet()), on_hint=hint, on_line=line, on_look=look)
 
 

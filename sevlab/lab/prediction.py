@@ -70,7 +70,7 @@ class Prediction:
             return {}
         if self._card is None:
             said = Answer(self.revealed, self.evidence, self.because)
-            self._card = prediction(self.question, self.answers, said._replace, self.unit)
+            self._card = prediction(self.question, self.answers, lambda: said, self.unit)
         data, metadata = self._card._repr_mimebundle_()
         return {**data, "text/plain": self.describe()}, metadata
 

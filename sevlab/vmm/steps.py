@@ -43,6 +43,7 @@ from sevlab.vmm.vm import Slot, Vcpu, Vm
 FIRMWARE_LIMIT = 16 << 20  # bytes: below it, the space under 4 GiB belongs to devices
 CPUID_ENTRIES = 100  # room for the leaves that the kernel offers, and one more
 TOPOLOGY = 0xB  # the leaf that names a processor's number on the bus
+ENCRYPTION = 0x8000_001F  # the leaf that offers memory encryption, and says where the C-bit is
 HOLE = boot.TOP - FIRMWARE_LIMIT
 
 
@@ -59,7 +60,7 @@ def create_vm(process: Process, *, es: bool = False, legacy: bool = False, share
     kvm, sev = process.open("/dev/kvm"), process.open("/dev/sev", "r+")
     if plain:
         vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, KVM_X86_DEFAULT_VM), es=False)
-        vm.shared, vm.ram_listeners = shared, []
+        vm.shared, vm.ram_listeners, vm.encrypted = shared, [], False
         return vm
     kind = KVM_X86_SEV_ES_VM if es else KVM_X86_SEV_VM
     typed = not legacy and bool(process.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) >> kind & 1)
@@ -132,7 +133,7 @@ def reset_vcpus(vm: Vm) -> None:
     table = vm.process.read(leaves, len(room))
     signature = _leaf(table, 1).eax
     for vcpu in vm.vcpus:
-        vm.process.write(leaves, _numbered(table, vcpu.index))
+        vm.process.write(leaves, _numbered(table, vcpu.index, vm.encrypted))
         vcpu.ioctl(KVM_SET_CPUID2, leaves)
         regs, sregs = vcpu.registers()
         regs.rdx = signature
@@ -143,8 +144,11 @@ def reset_vcpus(vm: Vm) -> None:
         vcpu.set_registers(regs, sregs)
 
 
-def _numbered(table: bytes, number: int) -> bytes:
-    """The leaves of one vCPU: its number on the bus in leaf 1 (eight bits of it) and in leaf 0xB."""
+def _numbered(table: bytes, number: int, encrypted: bool = True) -> bytes:
+    """The leaves of one vCPU: its number on the bus in leaf 1 (eight bits of it) and in leaf 0xB.
+
+    To a guest without a key QEMU does not offer memory encryption, whatever the chip can.
+    """
     entries = []
     for index in range(kvm_cpuid2.unpack(table).nent):
         entry = kvm_cpuid_entry2.unpack(table, kvm_cpuid2.SIZE + index * kvm_cpuid_entry2.SIZE)
@@ -152,6 +156,8 @@ def _numbered(table: bytes, number: int) -> bytes:
             entry.eax = max(entry.eax, TOPOLOGY)
         elif entry.function == 1:
             entry.ebx |= (number & 0xFF) << 24
+        elif entry.function == ENCRYPTION and not encrypted:
+            continue
         entries.append(entry)
     entries.append(kvm_cpuid_entry2(TOPOLOGY, edx=number))
     return kvm_cpuid2(len(entries)).pack() + b"".join(entry.pack() for entry in entries)

@@ -206,6 +206,7 @@ class Vm:
         self.console = bytearray()
         self.vm_type = 0  # what KVM_CREATE_VM was given
         self.irqchip = False  # whether the kernel has the interrupt controllers
+        self.encrypted = True  # whether it is an SEV guest: an ordinary VM has no key, and its processor does not offer any
         self.shared = False  # whether the guest's memory can be mapped by another process
         self.borrowed = False  # whether its slots are another VM's of this process
         self.icr_target = 0  # whom the next message between vCPUs is for

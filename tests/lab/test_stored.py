@@ -24,12 +24,14 @@ def notebook(*outputs: dict[str, Any], checked: bool = True) -> stored.Notebook:
 def test_a_checked_cell_keeps_its_text_and_loses_its_count() -> None:
     cell = stored.normal(notebook(PRINT, RESULT))["cells"][0]
 
-    assert cell["execution_count"] is None and cell["metadata"] == {"tags": [stored.CHECKED]}
+    assert cell["execution_count"] == 0 and cell["metadata"] == {"tags": [stored.CHECKED]}
     assert cell["outputs"] == [PRINT, RESULT | {"execution_count": None, "metadata": {}}]
 
 
 def test_any_other_cell_keeps_nothing() -> None:
-    assert stored.normal(notebook(PRINT, checked=False))["cells"][0]["outputs"] == []
+    cell = stored.normal(notebook(PRINT, checked=False))["cells"][0]
+
+    assert cell["execution_count"] is None and cell["outputs"] == []
 
 
 def test_what_an_editor_left_behind_goes() -> None:

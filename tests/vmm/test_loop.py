@@ -133,6 +133,7 @@ def test_a_guest_that_only_waits_is_stopped_as_by_a_signal(host):
 async def waits_for_the_other(page):
     """Start vCPU 1 by x2APIC and spin until it has spoken: in turns, or never."""
     await store(0x9000, page + bytes(0x1000 - len(page)))
+    await store(0xA000, b"\0")
     await wrmsr(0x1B, await rdmsr(0x1B) | 1 << 10)
     for message in (0x4500, 0x4609, 0x4609):
         await wrmsr(0x830, 1 << 32 | message)

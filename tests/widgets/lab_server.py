@@ -171,23 +171,36 @@ class Book:
         """Open the notebook, or open it again as after a browser reload: its kernel goes on."""
         self.page.goto(f"{self.lab.url}/lab/tree/{self.name}.ipynb?token={TOKEN}&reset")
         self.page.wait_for_selector(".jp-Notebook .jp-CodeCell")
-        self.page.evaluate(
-            "async () => { const app = window.jupyterapp; await app.restored; await app.shell.currentWidget.context.sessionContext.ready;"
-            " app.shell.collapseLeft?.(); }"
-        )
+        self.js("async () => { await app.restored; await context().sessionContext.ready; app.shell.collapseLeft?.(); }")
         return self
+
+    def js(self, function: str, argument: Any = None) -> Any:
+        """The answer of a JavaScript function of the page, which knows `app` and `context()`; it has a minute."""
+        return self.page.evaluate(
+            f"""(argument) => {{
+                const app = window.jupyterapp, context = () => app.shell.currentWidget.context;
+                const late = new Promise((_, no) => setTimeout(() => no(new Error('no answer in {SECONDS} s')), {SECONDS * 1000}));
+                return Promise.race([({function})(argument), late]);
+            }}""",
+            argument,
+        )
 
     def run(self, *, wait: bool = True) -> Book:
         """Run all cells; with `wait`, until the last has its number."""
-        job = "window.jupyterapp.commands.execute('notebook:run-all-cells')"
-        self.page.evaluate(f"async () => {{ await {job}; }}" if wait else f"() => {{ {job}; }}")
+        job = "app.commands.execute('notebook:run-all-cells')"
+        self.js(f"async () => {{ await {job}; }}" if wait else f"() => {{ {job}; }}")
         return self
+
+    def save(self) -> Path:
+        """Save the notebook as a reader would; the file."""
+        self.js("async () => { await context().save(); }")
+        return self.lab.folder / "work" / f"{self.name}.ipynb"
 
     def do(self, code: str, *, wait: bool = True) -> str:
         """Run one more piece of code in the notebook's kernel; what it printed. Without `wait`, "" at once."""
-        return self.page.evaluate(
+        said: str = self.js(
             """async ([code, wait]) => {
-                const kernel = window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
+                const kernel = context().sessionContext.session.kernel;
                 const future = kernel.requestExecute({ code, store_history: false });
                 let said = '';
                 future.onIOPub = (m) => {
@@ -199,6 +212,7 @@ class Book:
             }""",
             [code, wait],
         )
+        return said
 
     def widget(self, index: int = 0) -> Any:
         """The widget of this number on the page, once it has drawn something."""
@@ -213,7 +227,7 @@ class Book:
 
     def theme(self, name: str) -> None:
         """Switch the whole lab to "light" or "dark", and wait until the widgets have followed."""
-        self.page.evaluate("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: `JupyterLab ${name}` })", name.capitalize())
+        self.js("async (name) => { await app.commands.execute('apputils:change-theme', { theme: `JupyterLab ${name}` }); }", name.capitalize())
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower())
         self.settle(500)
 
@@ -223,7 +237,7 @@ class Book:
 
     def close(self) -> None:
         """Shut the kernel down and close the window."""
-        self.page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.sessionContext.shutdown(); }")
+        self.js("async () => { await context().sessionContext.shutdown(); }")
         self.page.context.close()
 
 

@@ -152,7 +152,7 @@ def test_a_widget_has_the_size_of_its_own_width(notebook, violations, shot, wind
 def test_a_reloaded_browser_tab_fills_itself_again(notebook):
     book = notebook(MAP)
     book.widget()
-    book.page.evaluate("async () => { await window.jupyterapp.shell.currentWidget.context.save(); }")
+    book.save()
     book.do("host.mark(0, 4096, 3)")
 
     book.load()
@@ -168,7 +168,7 @@ def test_a_widget_whose_cell_is_still_running_is_drawn_and_moves(notebook):
 
     book.widget()
     book.page.wait_for_function("document.querySelector('.sl-where')?.innerText !== 'entry 6 of 6'")
-    busy = book.page.evaluate("window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel.status")
+    busy = book.js("() => context().sessionContext.session.kernel.status")
     at = int(book.page.locator(".sl-where").inner_text().split()[1])
 
     assert busy == "busy" and 6 < at < 46

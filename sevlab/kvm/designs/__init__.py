@@ -66,7 +66,9 @@ class Design:
         return self.ap_boot.imaginary(self)
 
 
-POSTED = Design("posted", release=V5_13, pinning=PIN_SLOTS, mirror=MIRROR_5_13, move=MOVE_V11, ap_boot=HLT_LOOP_FLAG, ghcb=GHCB_5_13)
+POSTED = Design(
+    "posted", release=V5_13, pinning=PIN_SLOTS, mirror=MIRROR_5_13, move=MOVE_V11, ap_boot=HLT_LOOP_FLAG, ghcb=GHCB_5_13
+)
 LINUX_5_13 = Design("linux-5.13", release=V5_13, mirror=MIRROR_5_13, move=ABSENT, ap_boot=RESET_HOLD_511, ghcb=GHCB_5_13)
 LINUX_6_1 = Design("linux-6.1")
 LINUX_6_1_FIXED = Design("linux-6.1-fixed", quirks=MENDED)

@@ -1,0 +1,266 @@
+"""Lab `tour`: a guest with a sentence to hide, the four names of one byte, and what the machine says to each question.
+
+The questions stand in the notebook, the answers here, so that reading on spoils
+nothing. An answer only looks; what acts is said to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+from sevlab.abi.sev import cmd_name
+from sevlab.guest.pagetable import ROOT, c_bit_mask, identity, map_page, share, unshare
+from sevlab.host import Host
+from sevlab.hw.engine import KeyInstalled
+from sevlab.hw.isa import hlt, load_cr3, program, store
+from sevlab.hw.paging import walk
+from sevlab.kvm.asid import AsidTaken
+from sevlab.kvm.vcpu import VmExit
+from sevlab.lab.attempt import Refusal, attempt
+from sevlab.lab.bus import search
+from sevlab.lab.prediction import Answer
+from sevlab.lab.show import Text, table
+from sevlab.psp.firmware import CommandDone
+
+GVA, GPA = 0x7000_0000, 0x4000  # the page of the sentence, as the guest's program and as the guest's kernel names it
+LINE = 16  # bytes of the sentence, one block of the cipher
+
+
+@program
+async def notepad(text: bytes) -> None:
+    """Store `text` at GVA. Woken once, make that page shared; woken again, store once more; then private again, and so on."""
+    mask = await c_bit_mask()
+    await identity(ROOT, mask)
+    await map_page(ROOT, GVA, GPA, mask)
+    await load_cr3(ROOT)
+    while True:
+        await store(GVA, text)
+        await hlt()
+        await share(ROOT, GVA, mask)
+        await hlt()
+        await store(GVA, text)
+        await hlt()
+        await unshare(ROOT, GVA, mask)
+
+
+# ------------------------------------------------------------------ one byte, four names
+
+
+def _control(host: Host, vm: Any) -> Any:
+    """The control block of the first vCPU: the processor's view of the guest, which no VMM has."""
+    return host.kernel.vm_of(vm.process, vm.fd).vcpus[0].vmcb
+
+
+def addresses(host: Host, vm: Any, gva: int = GVA) -> dict[str, int]:
+    """The four names of one byte: gva, gpa, hva, hpa. The guest's table is walked as its processor walks it."""
+    gpa, _ = walk(host.soc, _control(host, vm), gva)
+    return {"gva": gva, "gpa": gpa, "hva": vm.hva(gpa), "hpa": host.npt(vm).translate(gpa)}
+
+
+def names(host: Host, vm: Any, gva: int = GVA) -> Text:
+    """`addresses` as a table: each name, who uses it, and which table gave it."""
+    found = addresses(host, vm, gva)
+    says = {
+        "gva": ("the guest's program", "-"),
+        "gpa": ("the guest's kernel", "the guest's page table, from gva"),
+        "hva": ("the VMM", "the memory slot, from gpa"),
+        "hpa": ("the memory chips", "the nested page table, from gpa"),
+    }
+    rows = [
+        {"name": name, "address": f"{found[name]:#_x}", "who says it": who, "found by": by} for name, (who, by) in says.items()
+    ]
+    return table(rows)
+
+
+def private(host: Host, vm: Any, gva: int = GVA) -> bool:
+    """Whether the guest's page table has the C-bit set for this page."""
+    return walk(host.soc, _control(host, vm), gva)[1]
+
+
+def guest_sees(host: Host, vm: Any, gva: int = GVA, n: int = LINE) -> bytes:
+    """What the guest would load at `gva`: through its key where its page table says so. The x-ray reads it, and notes so."""
+    control = _control(host, vm)
+    return host.xray.read(control.asid if private(host, vm, gva) else 0, addresses(host, vm, gva)["hpa"], n)
+
+
+def eyes(host: Host, vm: Any, n: int = LINE) -> Text:
+    """The sentence as three readers find it: the guest, the VMM's own pointer, the memory bus."""
+    where = addresses(host, vm)
+    seen = {
+        "guest": ("gva", guest_sees(host, vm, n=n)),
+        "VMM": ("hva", vm.process.read(where["hva"], n)),
+        "bus": ("hpa", host.probe(where["hpa"], n)),
+    }
+    return table([{"reader": who, "by": name, "bytes": data.hex(), "text": legible(data)} for who, (name, data) in seen.items()])
+
+
+def legible(data: bytes) -> str:
+    """Bytes as text, with a dot for each that is no letter."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def kind(data: bytes, text: bytes) -> str:
+    """What a reader has found: the sentence, zeros, or noise."""
+    wanted = text[: len(data)].ljust(len(data), b"\0")
+    return "the sentence" if data == wanted else "zeros" if not any(data) else "noise"
+
+
+def steps(vm: Any, gva: int = GVA, levels: int = 4) -> list[dict[str, str]]:
+    """The first `levels` steps through a guest's page table, read through the VMM's pointer: a row for each.
+
+    Of an SEV guest's table the VMM reads ciphertext: the first row makes no sense, and there is no second one.
+    """
+    rows, at = [], ROOT
+    for level, low in tuple(zip((4, 3, 2, 1), (39, 30, 21, 12), strict=True))[:levels]:
+        place = at + (gva >> low & 511) * 8
+        value = int.from_bytes(vm.read(place, 8), "little")
+        rows.append({"level": str(level), "index": str(gva >> low & 511), "entry at gpa": f"{place:#x}", "entry": f"{value:#x}"})
+        at = value & (1 << 47) - 0x1000
+    return rows
+
+
+# ------------------------------------------------------------------ acts
+
+
+def disturb(host: Host, vm: Any) -> None:
+    """A hostile kernel flips one bit of the sentence's ciphertext, straight in the memory chips."""
+    hpa = addresses(host, vm)["hpa"]
+    host.dram.write(hpa, bytes([host.probe(hpa, 1)[0] ^ 1]))
+
+
+def refusals(calls: dict[str, Callable[[], Any]]) -> list[Refusal]:
+    """What each call is refused with. Raises ValueError for one that is not refused."""
+    found = []
+    for words, call in calls.items():
+        answer = attempt(call)
+        if not isinstance(answer, Refusal):
+            raise ValueError(f"nobody refused: {words}")
+        found.append(answer)
+    return found
+
+
+def moments(host: Host, vm: Any, text: bytes) -> list[dict[str, Any]]:
+    """What lay on the bus in the sentence's place, entry by entry of the journal: a row for each change."""
+    hpa = addresses(host, vm)["hpa"]
+    rows: list[dict[str, Any]] = []
+    for n in range(1, host.n + 1):
+        found = kind(host.at(n).probe(hpa, len(text)), text)
+        if not rows or rows[-1]["on the bus"] != found:
+            rows.append({"after entry": n, "on the bus": found})
+    return rows
+
+
+# ------------------------------------------------------------------ answers
+
+
+def _event(row: dict[str, Any]) -> dict[str, str]:
+    """A row of the trace as party and deed."""
+    deeds = {
+        "AsidTaken": lambda: ("kernel", f"chooses key slot {row['asid']}"),
+        "KeyInstalled": lambda: ("engine", f"has a key in slot {row['asid']}"),
+        "CommandDone": lambda: ("PSP", f"has done {cmd_name(row['cmd'])}"),
+    }
+    who, deed = deeds[row["kind"]]()
+    return {"who": who, "does what": deed}
+
+
+def mapped(host: Host, vm: Any) -> Answer:
+    """Scene 2: how many page tables stand between a guest's pointer and the memory chips?"""
+    because = "Both are walked by the processor at every access: first the guest's, gva to gpa, then the host's, gpa to hpa."
+    where = addresses(host, vm)
+    tables = (where["gva"] != where["gpa"]) + (where["gpa"] != where["hpa"])
+    return Answer({1: "one", 2: "two"}[tables], names(host, vm), because)
+
+
+def same_frame(host: Host, vm: Any) -> Answer:
+    """Scene 2: does the VMM's pointer reach the same frame as the guest's?"""
+    where = addresses(host, vm)
+    mine = host.hpa(vm.process, where["hva"])
+    because = "One frame, reached by two roads. The VMM mapped that memory itself, and never unmapped it."
+    evidence = f"by the nested table  {where['hpa']:#x}\nby the VMM's table   {mine:#x}"
+    return Answer("the same frame" if mine == where["hpa"] else "another one", evidence, because)
+
+
+def ordinary(host: Host, vm: Any, text: bytes) -> Answer:
+    """Scene 2: who reads the sentence of an ordinary guest?"""
+    where = addresses(host, vm)
+    readers = [vm.process.read(where["hva"], LINE), host.probe(where["hpa"], LINE)]
+    count = 1 + sum(kind(data, text) == "the sentence" for data in readers)
+    because = "An ordinary VM is kept from its host's memory. Nothing keeps the host from the VM's."
+    return Answer({1: "the guest alone", 2: "the guest and the VMM"}.get(count, "all three"), eyes(host, vm), because)
+
+
+def pointer(vm: Any, text: bytes) -> Answer:
+    """Scene 3: what does the VMM's pointer give for a private page?"""
+    found = attempt(vm.read, GPA, LINE)
+    says = "EFAULT" if isinstance(found, Refusal) else kind(found, text)
+    because = "The page is mapped and the read succeeds: nothing in the VMM's page table knows of SEV. The key goes with the guest."
+    return Answer(says, found if isinstance(found, Refusal) else found.hex(" "), because)
+
+
+def walked(plain: Any, sealed: Any) -> Answer:
+    """Scene 3: can the VMM read the guest's page table, to see which pages are private?"""
+    evidence = f"ordinary guest\n{table(steps(plain, levels=1))}\n\nSEV guest\n{table(steps(sealed, levels=1))}"
+    good = int(steps(sealed, levels=1)[0]["entry"], 16) & 0xFFF == 3
+    because = "The table lies in guest memory, and the processor reads it through the guest's key. To the host it is noise as well."
+    return Answer("yes" if good else "no", evidence, because)
+
+
+def cleared(host: Host, vm: Any, text: bytes) -> Answer:
+    """Scene 3: the C-bit was cleared and nothing stored. What does the guest itself read now?"""
+    because = "The bit changes how bytes are read, not the bytes. Who wants to keep the text must store it once more."
+    return Answer(kind(guest_sees(host, vm), text), eyes(host, vm), because)
+
+
+def stored_again(host: Host, vm: Any, text: bytes) -> Answer:
+    """Scene 3: and after the guest has stored it again?"""
+    where = addresses(host, vm)
+    found = kind(host.probe(where["hpa"], LINE), text)
+    because = "One bit of a table that only the guest can write. Sharing is a decision of the guest, page by page."
+    return Answer("yes" if found == "the sentence" else "no", eyes(host, vm), because)
+
+
+def who_made_the_key(host: Host, vm: Any) -> Answer:
+    """Scene 4: which event put a key into the engine, and whose was the command?"""
+    rows = host.trace.rows(CommandDone, AsidTaken, KeyInstalled)
+    place = max(i for i, row in enumerate(rows) if row["kind"] == "KeyInstalled")
+    shown = [_event(row) for row in rows[: place + 2][-4:]]
+    because = "The kernel chose the slot's number and asked; the PSP drew the key in LAUNCH_START, and ACTIVATE gave it to the engine."
+    return Answer("the PSP", table(shown), because)
+
+
+def key_in_memory(host: Host, vm: Any) -> Answer:
+    """Scene 4: does the guest's key lie anywhere in the machine's memory?"""
+    copies = search(host, host.xray.guest(vm.handle).vek)
+    because = "It was made inside the chip and stays there. Whoever has all of memory has all of the ciphertext, and no key."
+    return Answer("yes" if copies else "no", f"{len(copies)} copies in all memory that is in use", because)
+
+
+def disturbed(before: bytes, after: bytes, last: Any) -> Answer:
+    """Scene 4: one bit of the ciphertext was flipped. What does the guest notice?"""
+    lines = [f"before  {before.hex(' ')}  {legible(before)}", f"after   {after.hex(' ')}  {legible(after)}"]
+    evidence = "\n".join([*lines, f"the guest's last exit: {last.name}"])
+    because = "Sixteen bytes are noise, and nobody told the guest: encrypted does not mean protected against change."
+    return Answer("nothing" if last.name == "HLT" and before != after else "an error", evidence, because)
+
+
+def five(calls: Sequence[str], found: Sequence[Refusal]) -> Text:
+    """Scene 5: the five refusals as a table."""
+    rows = [{"you tried": words, "errno": no.errno_name, "why": no.why} for words, no in zip(calls, found, strict=True)]
+    return table(rows)
+
+
+def refused(found: Refusal) -> Answer:
+    """Scene 5: with which number was it refused?"""
+    because = "The kernel goes up a ladder of checks, and the first rung that says no gives the number."
+    return Answer(found.errno_name, found.why, because)
+
+
+def vanished(host: Host, rows: Sequence[dict[str, Any]]) -> Answer:
+    """Scene 6: what was going on in the entry after which the sentence was gone? `rows` are those of `moments`."""
+    gone = [after["after entry"] for before, after in pairwise(rows) if before["on the bus"] == "the sentence"][-1]
+    ran = any(row["n"] == gone for row in host.trace.rows(VmExit))
+    because = "It stored the sentence once more, through a mapping with the C-bit set. No kernel and no VMM took part in that."
+    return Answer("the guest ran" if ran else "a command to the PSP", f"entry {gone}\n{table(rows)}", because)
