@@ -299,7 +299,7 @@ class Column:
         self._items: memoryview[int] = items.cast({1: "B", 2: "H", 4: "I"}[width])  # type: ignore[call-overload]
         self.array: Array = np.frombuffer(self._items, dtype=f"u{width}", count=count)
         self._end = 0  # nothing was written from here on
-        self._most = 0  # no value is larger
+        self.bound = 0  # no value is larger
         self._one = self.array.dtype.type(1)
 
     def __getitem__(self, index: int) -> int:
@@ -311,8 +311,8 @@ class Column:
         """Set a run to one value."""
         if first + count > self._end:
             self._end = first + count
-        if value > self._most:
-            self._most = value
+        if value > self.bound:
+            self.bound = value
         if count == 1:
             self._items[first] = value
         else:
@@ -323,16 +323,16 @@ class Column:
         if not count:
             return
         run = self.array[first : first + count]
-        if change > 0 and self._most >= self.limit:
-            self._most = int(self.array[: self._end].max())  # the bound was crude: look
-        if self._most >= self.limit and int(run.max()) >= self.limit if change > 0 else np.count_nonzero(run) < count:
+        if change > 0 and self.bound >= self.limit:
+            self.bound = int(self.array[: self._end].max())  # the bound was crude: look
+        if self.bound >= self.limit and int(run.max()) >= self.limit if change > 0 else np.count_nonzero(run) < count:
             raise OverflowError(f"a count from {first:#x} on would leave 0..{self.limit}")
 
         if first + count > self._end:
             self._end = first + count
         if change > 0:
             run += self._one
-            self._most += 1
+            self.bound += 1
         else:
             run -= self._one
 

@@ -75,6 +75,7 @@ COSTS: dict[str, Cost] = {
     "VMRUN": Cost(600, 0, "stated: half of a world switch of a thousand to two thousand cycles"),
     "VMEXIT": Cost(600, 0, "stated: the other half"),
     "IPI": Cost(2_000),
+    "TLB flush": Cost(500, 0, "stated: the flush itself; the misses after it are not counted"),
     "memcpy": Cost(20, 100, "stated: ten gigabytes a second"),
     "instruction": Cost(1),
     # The host kernel.

@@ -6,12 +6,13 @@ balance it. A frame's owner is an ASID and not a VM, so that moving a VM touches
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from sevlab.bulk import Column
 from sevlab.trace import Event, Trace, u8, u16, u32
 
 FREE, HOST, SHARED, PRIVATE, FIRMWARE, VMSA, GHCB, MOVED, STALE = range(9)
+HELD = 64  # ranges whose pins are noted before they are entered
 NAMES = ("free", "host", "shared", "private", "firmware", "vmsa", "ghcb", "moved", "stale")
 
 
@@ -56,12 +57,18 @@ class Pages:
         self.trace = trace
         self.states = Column(count, 1)
         self.asids = Column(count, 2)
-        self.pin_counts = Column(count, 2)
-        self.changed = Column(count, 4)  # the number of the event that changed the frame last, plus one
+        self._pins = Column(count, 2)
+        self._changed = Column(count, 4)  # the number of the event that changed the frame last, plus one
+        # What those two columns are to get, noted as ranges until somebody looks or the range is another one:
+        # most pins are gone before either happens.
+        self._held: dict[tuple[int, int], int] = {}  # ranges with one pin each
+        self._last = (0, 0)  # the range that changed last
+        self._last_event = 0  # and by which event, plus one
 
     def mark(self, pfn: int, count: int, state: int, asid: int = 0) -> None:
         """Give a run of frames a state and an owner; one event, whatever its length."""
-        self._inside(pfn, count)
+        if pfn < 0 or count < 0 or pfn + count > self.count:
+            self._outside(pfn, count)
         if not 0 <= state < len(NAMES):
             raise ValueError(f"{state} is no page state")
 
@@ -79,22 +86,51 @@ class Pages:
 
     def pin(self, pfn: int, count: int = 1) -> None:
         """Pin a run once more. Raises OverflowError when a count would pass 65,535; then nothing is pinned."""
-        self._inside(pfn, count)
-        self.pin_counts.add(pfn, count, 1)
+        if pfn < 0 or count < 0 or pfn + count > self.count:
+            self._outside(pfn, count)
+        held, run = self._held, (pfn, count)
+        if run in held or len(held) == HELD or self._pins.bound + HELD >= self._pins.limit:
+            self._settle()
+            self._pins.add(pfn, count, 1)
+        else:
+            held[run] = 1
         self._note(PagesPinned, pfn, count)
 
     def unpin(self, pfn: int, count: int = 1) -> None:
         """Take one pin from a run. Raises OverflowError when a frame has none; then nothing is unpinned."""
-        self._inside(pfn, count)
-        self.pin_counts.add(pfn, count, -1)
+        if pfn < 0 or count < 0 or pfn + count > self.count:
+            self._outside(pfn, count)
+        if self._held.pop((pfn, count), None) is None:
+            self._settle()
+            self._pins.add(pfn, count, -1)
         self._note(PagesUnpinned, pfn, count)
-
     def _note(self, event: type[Event], pfn: int, count: int, *values: int) -> None:
         """Say what happened, and remember for each frame that it did."""
         trace = self.trace
         if trace.on:
             trace.emit(event, pfn, count, *values)
-            self.changed.fill(pfn, count, trace.seq & 0xFFFF_FFFF)
+            if (run := (pfn, count)) != self._last:
+                self._changed.fill(*self._last, self._last_event)
+                self._last = run
+            self._last_event = trace.seq & 0xFFFF_FFFF
+
+    def _settle(self) -> None:
+        """Enter the pins that were only noted."""
+        for run in self._held:
+            self._pins.add(*run, 1)
+        self._held.clear()
+
+    @property
+    def pin_counts(self) -> Column:
+        """How often each frame is pinned."""
+        self._settle()
+        return self._pins
+
+    @property
+    def changed(self) -> Column:
+        """For each frame the number of the event that changed it last, plus one."""
+        self._changed.fill(*self._last, self._last_event)
+        return self._changed
 
     def event(self, pfn: int) -> int | None:
         """The number (`seq`) of the event that changed a frame last; None if none did."""
@@ -133,12 +169,12 @@ class Pages:
     def runs(self, pfn: int = 0, count: int | None = None) -> list[Run]:
         """The frames of a range as runs, in order: what a picture draws."""
         count = self.count - pfn if count is None else count
-        self._inside(pfn, count)
+        if pfn < 0 or count < 0 or pfn + count > self.count:
+            self._outside(pfn, count)
         return [Run(*run) for run in Column.runs(pfn, count, self.states, self.asids, self.pin_counts)]
 
-    def _inside(self, pfn: int, count: int) -> None:
-        if pfn < 0 or count < 0 or pfn + count > self.count:
-            raise ValueError(f"{count} frames from {pfn:#x} are not inside the machine's {self.count:#x}")
+    def _outside(self, pfn: int, count: int) -> NoReturn:
+        raise ValueError(f"{count} frames from {pfn:#x} are not inside the machine's {self.count:#x}")
 
     def __repr__(self) -> str:
         return f"<Pages: {', '.join(f'{count} {name}' for name, count in self.counts().items() if count)}>"

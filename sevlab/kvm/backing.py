@@ -72,7 +72,7 @@ class Backing:
         self.holders = 0
         self.mappings: list[Window] = []
         self._extents: list[Extent] = []  # by first page, never touching where their frames are neighbours
-        self._pins: dict[int, tuple[int, int]] = {}  # a number for each pin: (first page, count)
+        self._pins: dict[int, tuple[int, int, list[Run]]] = {}  # a number for each pin: (first page, count, the runs)
         self._swapped: dict[int, Swapped] = {}  # pages whose bytes lie on the disk, by page
         self._next_pin = 0
 
@@ -107,6 +107,9 @@ class Backing:
 
     def assign(self, page: int, count: int) -> list[Run]:
         """Make sure that a range has frames; its runs, joined where frames are neighbours. Raises ENOMEM."""
+        pfn, size = self.find(page)
+        if pfn is not None and size >= count:
+            return [(pfn, count)]
         holes, at = [], page
         for pfn, size in self.runs(page, count):
             if pfn is None:
@@ -263,29 +266,29 @@ class Backing:
             self.frames.pages.pin(pfn, size)
         number = self._next_pin
         self._next_pin += 1
-        self._pins[number] = (page, count)
+        self._pins[number] = page, count, runs
         return number, runs
 
     def unpin(self, number: int) -> None:
         """Let go of a pin. Frames that nothing else keeps are free then."""
-        page, count = self._pins.pop(number)
-        for pfn, size in self.runs(page, count):
-            assert pfn is not None
+        page, count, runs = self._pins.pop(number)
+        for pfn, size in runs:  # it could not move
             self.frames.pages.unpin(pfn, size)
         self.give_back(page, count)
 
     def pinned(self, page: int) -> bool:
         """Whether a page is pinned."""
-        return any(first <= page < first + count for first, count in self._pins.values())
+        return any(first <= page < first + count for first, count, _ in self._pins.values())
 
     def give_back(self, page: int, count: int) -> None:
         """Free the frames of a range, except those that are mapped, held or pinned."""
         if self.holders or (self.shared and self.mappings):
             return
-        if any(m.offset <= page and page + count <= m.offset + m.pages for m in self.mappings):
-            return
+        for mapping in self.mappings:
+            if mapping.offset <= page and page + count <= mapping.offset + mapping.pages:
+                return
         kept = [(m.offset, m.offset + m.pages) for m in self.mappings]
-        kept += [(first, first + size) for first, size in self._pins.values()]
+        kept += [(first, first + size) for first, size, _ in self._pins.values()]
         at, end = page, page + count
         for first, last in [*sorted(kept), (end, end)]:
             if at < min(first, end):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import EINTR
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -149,7 +150,7 @@ class Call:
                 outcome = self._work(self)
             except Exception as error:
                 return self._close(error=error)
-            if isinstance(outcome, int | File):
+            if isinstance(outcome, (int, File)):  # noqa: UP038 - a union is made anew each time
                 return self._close(outcome)
             self._work = outcome
         self._resume(None, once)
@@ -183,7 +184,11 @@ class Call:
             self._request = request
             if once or request.__class__ is Tick or not request.ready():
                 break
-            error = self._grant(request)
+            try:
+                request.grant(self)
+                error = None
+            except KvmError as refusal:
+                error = refusal
         if isinstance(request, Lock) and not request.ready():
             holder = request.mutex.holder
             self.calls.trace.emit(LockAwaited, self.number, request.mutex.name, holder.number if holder else 0)
@@ -198,7 +203,10 @@ class Call:
 
     def _finish(self) -> Any:
         ticks = 0
-        self._step(once=False)
+        if self._work.__class__ is CoroutineType and self._request is None and not self.done:
+            self._resume(None, once=False)
+        else:
+            self._step(once=False)
         while not self.done:
             self.calls.begun.setdefault(self)  # it stays in the kernel as long as it waits
             if self.calls.gate.interrupted():

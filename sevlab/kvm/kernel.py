@@ -32,6 +32,7 @@ from sevlab.kvm.frames import Frames
 from sevlab.kvm.process import Process
 from sevlab.kvm.sev_commands import commands
 from sevlab.kvm.sev_dev import SevDev
+from sevlab.kvm.tlb import LastRun
 from sevlab.kvm.vm import Vm
 from sevlab.psp.firmware import Psp
 from sevlab.trace import Event, name
@@ -83,6 +84,7 @@ class Kernel:
         self._vm_numbers = 0
 
         self.ccp = Ccp(soc, self.frames, psp, design.release, self.log)
+        self.last_run = LastRun(soc)
         self.asids = AsidPool(soc, lambda: self.ccp.attempt(Cmd.DF_FLUSH), self.log)
         self.sev_commands = commands(design)
         self.capabilities: dict[int, Capability] = {

@@ -117,7 +117,7 @@ class Lock(Request):
         return self
 
     def __aexit__(self, kind: type[BaseException] | None, *_: object) -> Request:
-        return _give_back(self.mutex, kind)
+        return Unlock(self.mutex) if kind is None else _give_back(self.mutex, kind)
 
     def __str__(self) -> str:
         return f"waits for {self.mutex.name}, held by {self.mutex.holder}"
@@ -143,7 +143,7 @@ class TryLock(Request):
         return self
 
     def __aexit__(self, kind: type[BaseException] | None, *_: object) -> Request:
-        return _give_back(self.mutex, kind)
+        return Unlock(self.mutex) if kind is None else _give_back(self.mutex, kind)
 
     def __str__(self) -> str:
         return f"tries {self.mutex.name}"

@@ -103,6 +103,7 @@ class Mm:
         self.dram = frames.dram
         self.notifiers: list[Notifier] = []
         self._mappings: list[Mapping] = []  # by start, never overlapping
+        self._found: Mapping | None = None  # the one that was asked for last
         self._pages: dict[int, int] = {}  # pages looked up before: va >> 12 to pfn
         self._next = MMAP_BASE
 
@@ -194,9 +195,13 @@ class Mm:
 
     def find(self, va: int) -> Mapping | None:
         """The mapping at an address."""
+        found = self._found
+        if found is not None and found.start <= va < found.end:
+            return found
         at = bisect_right(self._mappings, va, key=start_of)
         if at and va < self._mappings[at - 1].end:
-            return self._mappings[at - 1]
+            self._found = self._mappings[at - 1]
+            return self._found
         return None
 
     def _over(self, va: int, end: int) -> list[Mapping]:
@@ -217,6 +222,7 @@ class Mm:
         """Take a range out of a mapping; what is left stays mapped."""
         backing, offset = mapping.backing, mapping.offset
         page = offset + ((start - mapping.start) >> 12)
+        self._found = None
         if stop < mapping.end:
             rest = offset + ((stop - mapping.start) >> 12)
             self._map(Mapping(self, stop, mapping.end, backing, rest, mapping.file.get() if mapping.file else None))
@@ -340,7 +346,15 @@ class Mm:
         Raises EFAULT at a hole, ENOMEM when frames run out; then nothing stays pinned. `write` changes
         nothing here: no page is shared for reading only.
         """
-        pin = Pin([], [], va & 0xFFF, ((va & 0xFFF) + n + PAGE - 1) >> 12)
+        count = ((va & 0xFFF) + n + PAGE - 1) >> 12
+        mapping = self.find(va)
+        if mapping is not None and va + n <= mapping.end and n > 0:
+            backing = mapping.backing
+            page = mapping.offset + ((va - mapping.start) >> 12)
+            if page + count <= backing.pages:  # all in one: nearly always
+                number, runs = backing.pin(page, count)
+                return Pin([(backing, number)], [*runs], va & 0xFFF, count)
+        pin = Pin([], [], va & 0xFFF, count)
         try:
             for backing, page, count in self._pieces(va, n):
                 number, runs = backing.pin(page, count)

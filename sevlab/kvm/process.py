@@ -21,6 +21,7 @@ from sevlab.kvm.fd import File, KvmError, Oops, need
 from sevlab.kvm.mm import Mm
 from sevlab.kvm.syscall import U32, U64, Ioctl, Syscall, entry
 from sevlab.kvm.task import NOFILE, Console, MemFile, Task
+from sevlab.kvm.tlb import CPUS
 from sevlab.trace import Event, name, u32
 from sevlab.wire import Wire
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Ioctl", "MemFile", "Process", "ProcessGone", "ProcessMade", "Syscall", "Task", "entry"]
 
 W = TypeVar("W", bound=Wire)
+AT_ONCE = int, File  # what a handler that does not wait answers
 
 
 class ProcessMade(Event, lane="vmm"):
@@ -87,6 +89,7 @@ class Process:
         self.task = Task(kernel, self.pid, name, mm, group, memlock, frozenset(caps))
         if parent:
             self.task.fds = {number: file.get() for number, file in parent.task.fds.items()}
+            self.task.cpu = parent.task.cpu
             self._arena = parent._arena.fork(mm)
         else:
             console = Console()
@@ -185,14 +188,14 @@ class Process:
             if not (isinstance(refusal, Blocked) and not refusal.call.done):  # else it answers when it is done
                 self._answered(fd, nr, at, arg, 0, refusal)
             raise
-        if isinstance(arg, Wire) and not self.dead:
+        if at is not arg and isinstance(arg, Wire) and not self.dead:
             self._arena.take_back(at, arg)
         self._trace.emit(Ioctl, self.pid, fd & U32, nr & U32, at & U64, result & U32, 0, 0)
         return result
 
     def _number(self, result: Any, file: File, fd: int, nr: int, at: int, arg: int | Wire) -> int:
         """What a handler answered, as a number: a File is installed, a coroutine driven to its end."""
-        if not isinstance(result, int | File):
+        if not isinstance(result, AT_ONCE):
             calls = self.kernel.calls
             call = calls.again(self.task, nr, result) if calls.old else Call(calls, self.task, nr, result)
             call.file = file.get()
@@ -258,10 +261,10 @@ class Process:
 
     def _address(self, arg: object) -> int:
         """What the kernel gets for an argument: a number is itself, a Wire is lent a slot of memory."""
-        if isinstance(arg, int):
-            return int(arg)
         if isinstance(arg, Wire):
             return self._arena.lend(arg)
+        if isinstance(arg, int):
+            return int(arg)
         raise TypeError(f"the argument of an ioctl is a number or a Wire, not {arg!r}")
 
     # ------------------------------------------------------------ memory
@@ -324,6 +327,13 @@ class Process:
         need(memlock >= 0, EINVAL)  # a limit is not negative
 
         self.task.memlock = memlock
+
+    @entry
+    def setaffinity(self, cpu: int) -> None:
+        """Run on this processor from now on (sched_setaffinity, with one processor in the mask). Raises EINVAL."""
+        need(0 <= cpu < CPUS, EINVAL)  # no processor of the mask is there
+
+        self.task.cpu = cpu
 
     @entry
     def kill(self) -> None:

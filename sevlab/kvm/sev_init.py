@@ -100,6 +100,7 @@ def _bring_up(vm: Vm, cmd: kvm_sev_cmd) -> None:
 def release_asid(vm: Vm) -> None:
     """Give the key slot back and uncharge its cgroup (sev_asid_free)."""
     sev = vm.sev
+    vm.kernel.last_run.forget(sev.asid)
     vm.kernel.asids.give_back(sev.asid, sev.es, sev.misc_cg)
     sev.asid, sev.misc_cg = 0, None
 

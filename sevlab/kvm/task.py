@@ -49,10 +49,10 @@ class Task:
     """What the kernel sees of a process: all that a handler may use of its caller.
 
     `mm` (its identity says whose VM it is), `cgroup`, `memlock` in bytes, `caps`,
-    `fds`; `read` and `write` raise EFAULT.
+    `cpu` (the processor it runs on), `fds`; `read` and `write` raise EFAULT.
     """
 
-    __slots__ = ("caps", "cgroup", "dram", "fds", "kernel", "memlock", "mm", "name", "pid", "pin", "read", "write")
+    __slots__ = ("caps", "cgroup", "cpu", "dram", "fds", "kernel", "memlock", "mm", "name", "pid", "pin", "read", "write")
 
     def __init__(self, kernel: Kernel, pid: int, name: str, mm: Mm, cgroup: Cgroup, memlock: int, caps: frozenset[str]) -> None:
         self.kernel = kernel
@@ -61,6 +61,7 @@ class Task:
         self.mm = mm
         self.cgroup = cgroup
         self.memlock = memlock
+        self.cpu = 0  # the processor it runs on
         self.caps = caps
         self.fds: dict[int, File] = {}
         self.dram: Dram = kernel.frames.dram

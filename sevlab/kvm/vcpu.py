@@ -139,6 +139,7 @@ class Vcpu(File):
         self.ap_hlt_loop = False  # the same as posted in 2020: it asked
         self.guest_debug = 0
         self.has_run = False
+        self.last_cpu = -1  # the processor it was last entered on
         self.leaves: dict[int, Any] = {}
         self._cpuid: bytes = b""
         self.apic_base = vcpu_regs.APIC_BASE | vcpu_regs.APIC_ENABLE | (0 if vcpu_id else vcpu_regs.APIC_BSP)
@@ -229,7 +230,7 @@ class Vcpu(File):
                     return 0
             need(not self.shared[IMMEDIATE_EXIT], EINTR)  # kvm_run->immediate_exit
             need(not self.vm.sev.need_init, EINVAL)  # sev->need_init: of an SEV type, but no INIT2 yet (svm_vcpu_pre_run)
-            return await self._enter()
+            return await self._enter(caller)
         except KvmError as no:
             if no.errno == EINTR and not self.shared[IMMEDIATE_EXIT]:
                 self.exit(KVM_EXIT_INTR)
@@ -237,7 +238,7 @@ class Vcpu(File):
         finally:
             self.shared[APIC_BASE] = self.apic_base.to_bytes(8, "little")  # post_kvm_run_save()
 
-    async def _enter(self) -> int:
+    async def _enter(self, caller: Task) -> int:
         """Enter the guest again and again until an exit is user space's (vcpu_run)."""
         vm, vmcb = self.vm, self.vmcb
         soc = vm.kernel.soc
@@ -256,6 +257,8 @@ class Vcpu(File):
             if self.ghcb is not None:
                 self.ghcb.unmap()
             self.ap_reset_hold_type = 0  # sev_es_unmap_ghcb(), whether or not there was one
+            if vmcb.sev:
+                vm.kernel.last_run.enter(self, vmcb.asid, caller.cpu)  # pre_sev_run()
             for code in exits(soc, vmcb, SLICE):
                 if trace.on:
                     trace.emit(VmExit, vm.number, self.id, code & 0xFFFF_FFFF, vmcb.exit_info_1, vmcb.exit_info_2)

@@ -227,7 +227,7 @@ def who_made_the_key(host: Host, vm: Any) -> Answer:
     rows = host.trace.rows(CommandDone, AsidTaken, KeyInstalled)
     place = max(i for i, row in enumerate(rows) if row["kind"] == "KeyInstalled")
     shown = [_event(row) for row in rows[: place + 2][-4:]]
-    because = "The kernel chose the slot's number and asked; the PSP drew the key in LAUNCH_START, and ACTIVATE gave it to the engine."
+    because = "The kernel chose the slot and asked; the PSP drew the key in LAUNCH_START and gave it to the engine in ACTIVATE."
     return Answer("the PSP", table(shown), because)
 
 

@@ -1,0 +1,341 @@
+"""Lab `move`: two tenants, two designs, two callers in opposite directions; and what the machine says to each question.
+
+Answers (what a card reveals) only look. What changes a machine says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from errno import errorcode
+from textwrap import wrap
+from typing import Any, NamedTuple
+
+from sevlab import guest, vmm
+from sevlab.abi import boot
+from sevlab.abi.kvm import (
+    KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM,
+    KVM_CHECK_EXTENSION,
+    KVM_CREATE_VCPU,
+    KVM_ENABLE_CAP,
+    KVM_GET_REGS,
+    KVM_RUN,
+    kvm_enable_cap,
+    kvm_regs,
+)
+from sevlab.guest.programs import SHARED_GPA
+from sevlab.host import Host
+from sevlab.hw.clock import COSTS
+from sevlab.kvm import designs
+from sevlab.kvm.process import Process
+from sevlab.lab.attempt import Refusal, attempt
+from sevlab.lab.prediction import Answer
+from sevlab.lab.show import Text, table
+from sevlab.psp.firmware import CommandDone
+from sevlab.schedules import Explored, explore
+from sevlab.vmm import steps
+from sevlab.vmm.mirror import bare
+
+V11 = designs.replace(designs.LINUX_6_1, name="linux-6.1 with V11", move=designs.MOVE_V11)
+NAIVE = designs.replace(designs.LINUX_6_1, name="linux-6.1, locks taken naively", move=designs.MOVE_NAIVE)
+MEMORY = 16 << 20
+PACKET = 16 << 10  # bytes that SEND_UPDATE takes at a time
+
+
+def count(vm: vmm.Vm) -> int:
+    """What the counting guest last wrote to the page that it shares."""
+    return int.from_bytes(vm.read(SHARED_GPA, 8), "little")
+
+
+def counts(vm: vmm.Vm, times: int) -> list[int]:
+    """Wake the counting guest so many times, and note what it says. Changes the machine."""
+    said = []
+    for _ in range(times):
+        vm.run()
+        said.append(count(vm))
+    return said
+
+
+# ------------------------------------------------------------- scene 2: what it costs
+
+
+def _milliseconds(ns: int) -> str:
+    return f"{ns / 1_000_000:,.0f} ms"
+
+
+def cost(size: int, seed: int = 7) -> dict[str, Any]:
+    """A guest of `size` bytes of memory, moved: what it took, and what the firmware's own packets would take. On a machine of its own."""
+    with Host(seed=seed, memory=2 * size + (1 << 30)) as host:
+        old = vmm.launch(host, program=guest.counter, shared=True, memory=MEMORY, process=host.process("old", memlock=2 * size + MEMORY))
+        if size > MEMORY:
+            steps.add_memory(old, boot.TOP, size - MEMORY)
+        old.finish()
+        old.run()
+        frame, since = host.hpa(old.process, old.hva(SHARED_GPA)), host.trace.seq
+        new = vmm.move(old, to=host.process("new", memlock=2 * size + MEMORY))
+        asked = host.trace.rows(CommandDone, since=since)
+        moved = host.hpa(new.process, new.hva(SHARED_GPA)) != frame
+        packets = -(-size // PACKET)
+        each = COSTS["SEND_UPDATE_DATA"]
+        return {
+            "memory": f"{size >> 20:,} MiB",
+            "pages pinned": f"{host.pages.pinned():,}",
+            "frames changed": "yes" if moved else "no",
+            "firmware commands": len(asked),
+            "by packets": _milliseconds(packets * (each.ns + (each.ns_per_kib * PACKET >> 10))),
+        }
+
+
+# ------------------------------------------------------------- scene 3: the dead source
+
+
+def dead_calls(old: vmm.Vm) -> Text:
+    """Calls on descriptors of a VM whose context was moved away, and one that names it; each with its answer.
+
+    Makes an empty VM in the same process for the last two, and closes it again.
+    """
+    process, rows = old.process, []
+
+    def call(on: str, what: str, function: Callable[[], Any]) -> None:
+        found = attempt(function)
+        rows.append({"descriptor": on, "call": what, "answer": found.errno_name if isinstance(found, Refusal) else "0"})
+
+    other = bare(old, process)
+    try:
+        call("the VM's", "CHECK_EXTENSION", lambda: process.ioctl(old.fd, KVM_CHECK_EXTENSION, 206))
+        call("the VM's", "CREATE_VCPU", lambda: process.ioctl(old.fd, KVM_CREATE_VCPU, 7))
+        call("the VM's", "GUEST_STATUS", old.status)
+        call("its vCPU's", "GET_REGS", lambda: old.vcpus[0].ioctl(KVM_GET_REGS, kvm_regs()))
+        call("its vCPU's", "RUN", lambda: old.vcpus[0].ioctl(KVM_RUN))
+        call("the VM's", "MOVE from another", lambda: _enable(old.fd, other.fd, process))
+        call("another VM's", "MOVE from it", lambda: _enable(other.fd, old.fd, process))
+    finally:
+        other.close()
+    return table(rows)
+
+
+def _enable(dst: int, src: int, process: Process) -> int:
+    return process.ioctl(dst, KVM_ENABLE_CAP, _capability(src))
+
+
+def _capability(src: int) -> kvm_enable_cap:
+    return kvm_enable_cap(KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, args=(src, 0, 0, 0))
+
+
+# ------------------------------------------------------------- scenes 4 and 5: two tenants
+
+
+class Tenants(NamedTuple):
+    """A machine with tenant /a, who has a guest, and tenant /b, who has a process."""
+
+    host: Host
+    old: vmm.Vm
+    process: Process
+
+    @property
+    def current(self) -> tuple[int, int]:
+        """misc.current of /a and of /b."""
+        a, b = (self.host.kernel.root_cgroup.find(path).current["sev"] for path in ("/a", "/b"))
+        return a, b
+
+
+def tenants(design: designs.Design = designs.LINUX_6_1, *, full: bool = False, seed: int = 7) -> Tenants:
+    """Two tenants who may have one guest each; with `full`, /b has one already."""
+    host = Host(design=design, seed=seed, cgroups={"/a": {"sev": 1}, "/b": {"sev": 1}})
+    old = vmm.launch(host, program=guest.counter, shared=True, process=host.process("qemu-a", cgroup="/a"))
+    old.finish()
+    old.run()
+    if full:
+        steps.create_vm(host.process("other-b", cgroup="/b"))
+    return Tenants(host, old, host.process("qemu-b", cgroup="/b"))
+
+
+def balance(design: designs.Design) -> dict[str, str]:
+    """A row: who pays for a guest of /a that moves to /b, at four moments. On a machine of its own."""
+    two = tenants(design)
+    row = {"design": design.name, "before": _pair(two.current)}
+    vmm.move(two.old, to=two.process)
+    row["after the move"] = _pair(two.current)
+    two.old.process.kill()
+    row["old process killed"] = _pair(two.current)
+    two.process.kill()
+    return row | {"guest gone": _pair(two.current)}
+
+
+def _pair(books: tuple[int, int]) -> str:
+    return f"a {books[0]}, b {books[1]}"
+
+
+def into_a_full_tenant(design: designs.Design) -> dict[str, str]:
+    """A row: the same move while /b has all that it may have. On a machine of its own."""
+    two = tenants(design, full=True)
+    moved = attempt(vmm.move, two.old, to=two.process)
+    answer = moved.errno_name if isinstance(moved, Refusal) else "0"
+    guests = 1 + (not isinstance(moved, Refusal))
+    return {"design": design.name, "MOVE says": answer, "charged": _pair(two.current), "guests of b": str(guests)}
+
+
+def asked_afterwards(design: designs.Design) -> dict[str, str]:
+    """A row: what the source's vCPU answers after the move. On a machine of its own."""
+    two = tenants(design)
+    rip = two.old.vcpus[0].registers()[0].rip
+    vmm.move(two.old, to=two.process)
+    found = attempt(two.old.vcpus[0].registers)
+    ran = attempt(two.old.run)
+    return {
+        "design": design.name,
+        "RIP before": f"{rip:#x}",
+        "GET_REGS after": found.errno_name if isinstance(found, Refusal) else f"RIP {found[0].rip:#x}",
+        "RUN after": ran.errno_name if isinstance(ran, Refusal) else ran.name,
+    }
+
+
+# ------------------------------------------------------------- scene 6: two callers
+
+
+def opposite(design: designs.Design, seed: int = 7) -> Explored:
+    """Two guests, and two calls begun at once: a from b, b from a. Every schedule of them, on a machine of its own."""
+    host = Host(design=design, seed=seed, memory=64 << 20)
+    process = host.process("vmm")
+    a, b = (steps.create_vm(process).fd for _ in range(2))
+    calls = [process.begin(dst, KVM_ENABLE_CAP, _capability(src)) for dst, src in ((a, b), (b, a))]
+    return explore(*calls, all=True)
+
+
+def outcomes(found: Explored) -> Text:
+    """The outcomes of all schedules as a table: how each call ended, and in how many schedules."""
+    return table([
+        {"": tile.letter, **{f"call {n}": end for n, end in enumerate(tile.ends, 1)}, "schedules": tile.schedules}
+        for tile in found.outcomes
+    ])  # fmt: skip
+
+
+def drawn(found: Explored) -> Text:
+    """Every schedule, one digit a step: which call moved. Those that never end are put first."""
+    lines = []
+    for tile in sorted(found.outcomes, key=lambda tile: not tile.deadlock):
+        names = [schedule for schedule, letter in found.every.items() if letter == tile.letter]
+        head = f"{tile.letter}  {'hangs' if tile.deadlock else 'ends'}"
+        lines += [head, *wrap(" ".join(names), 92, initial_indent="     ", subsequent_indent="     ")]
+    return Text("\n".join(lines))
+
+
+def stuck(found: Explored) -> Text:
+    """The machine after the shortest schedule that hangs: each call and what it waits for. Raises IndexError where none hangs."""
+    shortest = min((tile for tile in found.deadlocks), key=lambda tile: len(tile.schedule), default=None)
+    if shortest is None:
+        raise IndexError("no schedule of these calls hangs")
+    calls = found.replay(shortest.schedule).kernel.calls.begun
+    return table([{"call": n, "is": call.state, "waits for": str(call.waits_for)} for n, call in enumerate(calls, 1)])
+
+
+# ------------------------------------------------------------- scene 7: a number
+
+
+def descriptors(vm: vmm.Vm) -> Text:
+    """A process's first descriptors and its SEV device, by what they stand for."""
+    names = {vm.kvm: "/dev/kvm", vm.sev: "/dev/sev", vm.fd: "the VM", **{vcpu.fd: f"vCPU {vcpu.index}" for vcpu in vm.vcpus}}
+    fds = sorted(vm.process.fds)
+    return table([{"fd": fd, "is": names.get(fd, "taken from the start" if fd < 3 else "memory")} for fd in fds])
+
+
+# ------------------------------------------------------------- the answers
+
+
+def goes_on(new: Any, ended: Any) -> Answer:
+    """Scene 1: does the count go on after the ioctl alone? `ended`: how the new VM's vCPU came back."""
+    says = "yes" if not isinstance(ended, Refusal) and ended.name == "HLT" else "no"
+    evidence = f"old VM   {attempt(new[0].vcpus[0].registers)}\n\nnew VM   {ended}"
+    because = (
+        "The key, the slot and the pins are there. Memory slots and registers never were the context's: they stayed with a VM "
+        "that no longer answers, and nobody can fetch them."
+    )
+    return Answer(says, evidence, because)
+
+
+def gap(before: Sequence[int], after: Sequence[int]) -> Answer:
+    """Scene 2: what does the guest say after its VMM was killed?"""
+    says = f"it goes on with {after[0]}" if after[0] == before[-1] + 1 else f"it begins again with {after[0]}"
+    because = "Nothing of the guest was ever in the process that died: memory is in two processes, the vCPU's registers were carried."
+    return Answer(says, f"{list(before)} then {list(after)}", because)
+
+
+def longer(rows: Sequence[Mapping[str, Any]]) -> Answer:
+    """Scene 2: how many firmware commands does the larger one take?"""
+    says = "none" if not rows[-1]["firmware commands"] else str(rows[-1]["firmware commands"])
+    because = (
+        "A few fields of two structures change hands. By the firmware's own packets, which go to another machine too, it is minutes; "
+        "the guest of 16 GiB would be away for that long."
+    )
+    return Answer(says, table(rows), because)
+
+
+def refused_with(calls: Text) -> Answer:
+    """Scene 3: what is answered where the dead VM is named as a source?"""
+    says = calls.text.splitlines()[-1].split()[-1]
+    because = "On its own descriptors the dead VM says EIO. Named by another it is looked at from outside: a VM that is no SEV guest, EINVAL."
+    return Answer(says, calls, because)
+
+
+def sum_unchanged(two: Tenants, moved: Any) -> Answer:
+    """Scene 4: what does MOVE into a full tenant say?"""
+    says = moved.errno_name if isinstance(moved, Refusal) else "it succeeds"
+    because = (
+        "First the new tenant is charged, then the old one released: at the moment of asking /b is full. The other order "
+        "could lose the guest's slot to a third, in between."
+    )
+    return Answer(says, f"{moved}\n\nmisc.current: {_pair(two.current)}", because)
+
+
+def purse(rows: Sequence[Mapping[str, str]]) -> Answer:
+    """Scene 5: who pays on V11 when tenant a's last process is gone?"""
+    says = {"a 1, b 0": "a", "a 0, b 1": "b", "a 0, b 0": "nobody"}[rows[0]["old process killed"]]
+    because = (
+        "The patch copies the pointer to the cgroup. Nothing is lost: when the guest dies, the right tenant is credited. Until then a, "
+        "of whom nothing is left on the machine, pays for b's guest."
+    )
+    return Answer(says, table(rows), because)
+
+
+def limit(rows: Sequence[Mapping[str, str]]) -> Answer:
+    """Scene 5: what does V11 say when tenant b is full?"""
+    says = {"0": "it succeeds"}.get(rows[0]["MOVE says"], rows[0]["MOVE says"])
+    return Answer(says, table(rows), "Nobody is charged, so nobody's limit is asked: b may have one guest, and runs two.")
+
+
+def zombie(rows: Sequence[Mapping[str, str]]) -> Answer:
+    """Scene 5: what does V11's source say to GET_REGS?"""
+    answer = rows[0]["GET_REGS after"]
+    because = (
+        "The registers look like those of a new processor, the control block behind them is a used one's. The reviewer had proposed "
+        "that reset himself; now he calls it a frankenstate, which really should just die. So the merged source is dead."
+    )
+    return Answer("it answers" if answer.startswith("RIP") else answer, table(rows), because)
+
+
+def hangs(found: Explored) -> Answer:
+    """Scene 6: do the naive locks hang?"""
+    bad = sum(tile.schedules for tile in found.deadlocks)
+    says = "never" if not bad else "always" if bad == found.schedules else "in some schedules"
+    because = "Each has its own VM's lock and wants the other's. Which schedule comes is nobody's choice; a program that asks often enough gets one."
+    return Answer(says, outcomes(found), because)
+
+
+def flags(found: Explored) -> Answer:
+    """Scene 6: and with flags that are tried?"""
+    says = "in some schedules" if found.deadlocks else "never"
+    because = (
+        "The flags come first and are tried, not waited for: whoever finds one set is told EBUSY, and holds nothing. Neither call could "
+        "have succeeded (both VMs are guests already); what is prevented is a program that hangs the kernel."
+    )
+    return Answer(says, outcomes(found), because)
+
+
+def looked_up(vm: vmm.Vm, refusal: Any) -> Answer:
+    """Scene 7: which descriptor did the kernel look up?"""
+    number = vm.process.kernel.vm_of(vm.process, vm.fd).sev.fd
+    because = (
+        "LAUNCH_START keeps the number of /dev/sev in the VM. The move carries slot, handle, pins and regions, and forgets that number. "
+        "A new VM's is 0."
+    )
+    name = errorcode.get(refusal.errno, "") if isinstance(refusal, Refusal) else "0"
+    return Answer(str(number), f"GUEST_STATUS: {name}\n\n{descriptors(vm)}", because)

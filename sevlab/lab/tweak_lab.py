@@ -1,0 +1,252 @@
+"""Lab `tweak`: what a host tries with ciphertext, and what the machine says to each question.
+
+The instrument is `sevlab.lab.tweak.Box`, the picture `sevlab.lab.picture`. The questions
+stand in the notebook, the answers here. An answer only looks; what acts is said to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from random import Random
+from typing import Any
+
+from sevlab import vmm
+from sevlab.abi.sev import Cmd, status_name
+from sevlab.abi.sev_buffers import Copy, LaunchUpdateData
+from sevlab.crypto import sha256
+from sevlab.host import Host
+from sevlab.hw.isa import hlt, load, program, store
+from sevlab.kvm import designs
+from sevlab.lab.attempt import Refusal
+from sevlab.lab.bus import bus
+from sevlab.lab.prediction import Answer
+from sevlab.lab.show import Text, table
+from sevlab.lab.tweak import Box, xor
+from sevlab.vmm import ram
+
+BLOCK, PAGE = 16, 4096
+BAR, OUT = 0x4000_0000, 0x6000
+LINE = b"a line in a BAR."
+# 6.1 with the pinning of 2017: the two never met, and nothing else of the kernel differs.
+PIN_SLOTS = designs.replace(designs.LINUX_6_1, name="6.1, pins as posted", pinning=designs.PIN_SLOTS)
+
+
+@program
+async def keeper() -> None:
+    """Keep a line in the BAR; woken again, copy what stands there to where everybody can read it."""
+    await store(BAR, LINE)
+    await hlt()
+    await store(OUT, await load(BAR, 16), c=False)
+    await hlt()
+
+
+# ------------------------------------------------------------------ acts
+
+
+def frame_of_ones_own(host: Host, name: str = "scratch") -> int:
+    """The hpa of a page that a new process of the host has: a place to copy to that is nobody else's."""
+    process = host.process(next(one for one in (name, f"{name}-2", f"{name}-3") if one not in host.processes))
+    hva = process.mmap(PAGE)
+    process.write(hva, b"\0")
+    return host.hpa(process, hva)
+
+
+def pairs(box: Box, count: int, line: bytes = b"a line one knows", seed: int = 5) -> list[tuple[int, bytes]]:
+    """`count` copies between scattered places: (p xor q, what the guest then reads xor what it wrote)."""
+    random, found = Random(seed), []
+    for _ in range(count):
+        p, q = (random.randrange(1 << 28, 1 << 32) & -BLOCK for _ in range(2))
+        found.append((p ^ q, box.difference(p, q, line)))
+    return found
+
+
+def unregister(vm: Any) -> None:
+    """Tell the kernel that the guest's RAM holds no ciphertext: its pages lose their pins."""
+    slot = next(slot for slot in vm.slots if slot.gpa == 0)
+    ram.register(vm, ram.RamBlock(slot.hva, slot.size), False)
+
+
+def firmware_copy(host: Host, vm: Any, source: int, target: int) -> str:
+    """Have the PSP move a page of the guest from hpa to hpa, re-encrypted: its status by name. Linux has never asked for it."""
+    return status_name(host.mailbox(Cmd.COPY, Copy(handle=vm.handle, len=PAGE, src_paddr=source, dst_paddr=target)))
+
+
+def load_without_flush(host: Host, vm: Any, gpa: int) -> str:
+    """A modified kernel hands a page to LAUNCH_UPDATE_DATA and forgets the CLFLUSH before it."""
+    buffer = LaunchUpdateData(handle=vm.handle, paddr=host.hpa(vm.process, vm.hva(gpa)), len=PAGE)
+    return status_name(host.mailbox(Cmd.LAUNCH_UPDATE_DATA, buffer))
+
+
+def bar_story(design: Any, *, scrub: bool = True, seed: int = 7) -> dict[str, Any]:
+    """A BAR with RAM behind it is hidden and shown again; with `scrub` the host compacts meanwhile. What became of its line."""
+    with Host("rome", design, seed=seed, memory=1 << 30) as host:
+        vm = vmm.launch(host, program=keeper)
+        vm.finish()
+        block = ram.add_block(vm, PAGE)
+        slot = ram.show(vm, block, BAR)
+        ram.tell(vm, block, True)
+        vm.run()
+        seen = _pins(host, vm, block)
+        ram.hide(vm, slot)
+        hidden = _pins(host, vm, block)
+        moved = host.compact(vm.process, block.hva) if scrub else []
+        ram.show(vm, block, BAR)
+        vm.run()
+        read = vm.read(OUT, 16)
+    return {
+        "kernel": design.name, "pins in sight": seen, "pins hidden": hidden, "pages moved": len(moved),
+        "the guest reads": "its line" if read == LINE else "noise",
+    }  # fmt: skip
+
+
+def _pins(host: Host, vm: Any, block: ram.RamBlock) -> int:
+    return int(host.pages.pins(host.hpa(vm.process, block.hva) // PAGE))
+
+
+# ------------------------------------------------------------------ what is shown
+
+
+def ledger(host: Host, vms: Mapping[str, Any]) -> Text:
+    """For each VM: how many pages it has locked, what its process may lock, and how many are left."""
+    rows = []
+    for name, vm in vms.items():
+        locked, limit = host.kernel.vm_of(vm.process, vm.fd).sev.pages_locked, vm.process.memlock // PAGE
+        rows.append({"VM": name, "pages_locked": locked, "RLIMIT_MEMLOCK": limit, "left": limit - locked})
+    return table(rows)
+
+
+def compared(found: Mapping[int, bytes], published: Mapping[int, str]) -> Text:
+    """Constants that were found beside those that were published, by address bit: a row for each fourth bit."""
+    rows = [
+        {"bit": bit, "found": found[bit][:4].hex(), "published": published[bit], "all 16 bytes": "repeat" if found[bit] == found[bit][:4] * 4 else "differ"}
+        for bit in sorted(found)[::4]
+    ]
+    return table(rows)
+
+
+def repeated(data: bytes) -> float:
+    """The share of 16-byte blocks that are like another one."""
+    blocks = [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+    return 1 - len(set(blocks)) / max(len(blocks), 1)
+
+
+def changed(one: bytes, other: bytes) -> set[int]:
+    """The numbers of the 16-byte blocks in which two byte strings differ."""
+    return {at // BLOCK for at in range(0, len(one), BLOCK) if one[at : at + BLOCK] != other[at : at + BLOCK]}
+
+
+# ------------------------------------------------------------------ answers, part A
+
+
+def recognised(carried: bytes) -> Answer:
+    """Scene 1: can one recognise a picture in the ciphertext of an engine without a tweak?"""
+    share = repeated(carried)
+    because = "Equal blocks have equal ciphertext, and a flat grey is one block again and again: the colours are gone, the outlines stay."
+    return Answer("yes" if share > 0.5 else "no", f"{share:.0%} of the blocks on the bus are like another one", because)
+
+
+def two_places(one: bytes, other: bytes) -> Answer:
+    """Scene 2: has one text the same ciphertext at two addresses?"""
+    because = "Into each block goes a number made from its address, the tweak T, so that equal text does not show."
+    return Answer("yes" if one == other else "no", f"{one.hex(' ')}\n{other.hex(' ')}", because)
+
+
+def two_times(one: bytes, other: bytes) -> Answer:
+    """Scene 2: and at one address, at two times?"""
+    because = "Same key, same address, same text: the same ciphertext. Memory has no room for a counter or a nonce."
+    return Answer("yes" if one == other else "no", f"{one.hex(' ')}\n{other.hex(' ')}", because)
+
+
+def redrawn(pictures: Sequence[bytes], carried: Sequence[bytes]) -> Answer:
+    """Scene 3: which blocks on the bus change when a picture does?"""
+    wanted, found = changed(*pictures), changed(*carried)
+    total = len(pictures[0]) // BLOCK
+    says = "all" if len(found) == total else "those in which the picture did" if found == wanted else "none"
+    evidence = f"{len(wanted):,} of {total:,} blocks of the picture changed, and {len(found):,} on the bus: the same ones: {found == wanted}"
+    because = "What does not change stays the same on the bus. Hidden in space, visible in time."
+    return Answer(says, evidence, because)
+
+
+FORMULAS = ["m", "m ⊕ T(q)", "m ⊕ T(p) ⊕ T(q)", "noise"]
+
+
+def read_at_q(host: Host, p: int, q: int, line: bytes, found: bytes) -> Answer:
+    """Scene 4: what does the guest read where the ciphertext of its line was copied to?"""
+    at_p, at_q = host.xray.tweak(p), host.xray.tweak(q)
+    means = {line: "m", xor(line, at_q): "m ⊕ T(q)", xor(xor(line, at_p), at_q): "m ⊕ T(p) ⊕ T(q)"}
+    says = means.get(found, "noise")
+    whole = "on this engine the key cancels out" if host.chip.mode == "XE" else "here T is outside the cipher too, and the key does not cancel out"
+    evidence = f"p {p:#x}  q {q:#x}\nm      {line.hex()}\nreads  {found.hex()}\nT(p)   {at_p.hex()}\nT(q)   {at_q.hex()}"
+    return Answer(says, evidence, f"Write both formulas under each other: {whole}.")
+
+
+def linear(host: Host, bit: int, difference: bytes) -> Answer:
+    """Scene 5: p and q differ in one bit. What is the difference that the guest reads?"""
+    constant = host.xray.tweak(1 << bit)
+    because = "T is the xor of one constant for each bit that is set in the address. Two addresses that share all others leave one constant."
+    return Answer("the constant of that bit" if difference == constant else "noise", f"read  {difference.hex()}\nt_{bit}  {constant.hex()}", because)
+
+
+# ------------------------------------------------------------------ answers, part B
+
+
+def places_changed(box: Box, one: bytes, other: bytes) -> Answer:
+    """Scene 6: two mappings changed places. What does the guest read at its first page?"""
+    first, second = box.read(), box.read(at=PAGE)
+    says = {one: "its own line, as ever", other: "the line of the other page"}.get(first, "noise")
+    because = "The tweak knows machine addresses and not the guest's. The frame did not move, so everything still decrypts."
+    return Answer(says, f"first page   {_text(first)}\nsecond page  {_text(second)}", because)
+
+
+def after_compaction(text: bytes, found: bytes, mode: str) -> Answer:
+    """Scene 7: an honest host copied a frame. What does the guest read?"""
+    apart = {xor(found[at : at + BLOCK], text[at : at + BLOCK]) for at in range(0, len(text), BLOCK)}
+    says = "its text" if found == text else "its text, xored with one constant" if len(apart) == 1 else "noise"
+    because = (
+        f"{mode}: one constant for the whole page, T(p) xor T(q)." if len(apart) == 1 else f"{mode}: another value in each block. The text is lost."
+    )
+    return Answer(says, f"{found[:32].hex(' ')}\n{len(apart)} different values of read xor written, in {len(text) // BLOCK} blocks", because)
+
+
+def nothing_moved(moved: Sequence[Any]) -> Answer:
+    """Scene 7: how many pages of a registered guest does the host's compaction move?"""
+    because = "KVM_MEMORY_ENCRYPT_REG_REGION has pinned them: a pin is the promise that a page stays in its frame."
+    return Answer("none" if not moved else "all it was asked for", f"{len(moved)} pages moved", because)
+
+
+def copied(status: str, text: bytes, found: bytes) -> Answer:
+    """Scene 7: the firmware's COPY moved the page. What does the guest read?"""
+    because = "COPY decrypts at the old address and encrypts at the new one, inside the PSP. It exists; Linux has never used it, and pins."
+    return Answer("its text" if found == text else "noise", f"{status}: {_text(found[:32])}", because)
+
+
+def too_many(answer: Any, dmesg: Sequence[str]) -> Answer:
+    """Scene 8: one region too many."""
+    says = answer.errno_name if isinstance(answer, Refusal) else "0"
+    because = "The limit is the process's, the count each VM's own. Whoever starts SEV guests raises RLIMIT_MEMLOCK first."
+    return Answer(says, f"{answer}\ndmesg: {dmesg[-1]}", because)
+
+
+def bars(rows: Sequence[Mapping[str, Any]]) -> Answer:
+    """Scene 9: on which kernel has the BAR lost its line?"""
+    lost = [str(row["kernel"]) for row in rows if row["the guest reads"] != "its line"]
+    because = "As posted, the pin went with the slot. As merged, user space registers the memory, which outlives every slot that shows it."
+    return Answer({0: "neither", 1: lost[0] if lost else "", 2: "both"}[len(lost)], table(rows), because)
+
+
+def measured(digest: bytes, page: bytes) -> Answer:
+    """Scene 10: what went into the digest without the flush?"""
+    means = {sha256(page): "the page", sha256(bytes(PAGE)): "zeros"}
+    because = "The page still sat in the cache, dirty. The PSP reads DRAM, and DRAM held what was there before."
+    return Answer(means.get(digest, "something else"), f"x-ray  {digest.hex()}", because)
+
+
+def later(host: Host, vm: Any, gpa: int, page: bytes) -> Answer:
+    """Scene 10: and what lies on the bus when the line is written back at last?"""
+    found = bus(host, vm, gpa, 32)
+    because = "The host's line, in clear, was written over the ciphertext. Too late twice: not measured, and not secret."
+    return Answer("the page, in clear" if found == page[:32] else "ciphertext", _text(found), because)
+
+
+def _text(data: bytes) -> str:
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
