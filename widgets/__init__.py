@@ -22,6 +22,7 @@ _HOME = {
     "Drawing": "drawing",
     "Frame": "frame",
     "Kind": "palette",
+    "Lens": "lens",
     "Ladder": "ladder",
     "PageMap": "pagemap",
     "link": "frame",

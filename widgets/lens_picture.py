@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from sevlab_widgets.palette import EMPTY, PARTIES, VERMILION
+from sevlab_widgets.palette import EMPTY, ORANGE, PARTIES, VERMILION
 from sevlab_widgets.picture import Svg, fit, width_of
 from sevlab_widgets.png import png
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sevlab_widgets.lens import Lens
 
 BLOCK, ROW = 16, 8
+THIN = "stroke-width:1"
 HEIGHTS = {"S": 146, "M": 278, "L": 470}
 GREYS = [f"#{level:02x}{level:02x}{level:02x}" for level in range(0, 256, 17)]
 
@@ -137,12 +138,12 @@ class LensPicture:
                     self.svg.rect(x, base, 3, c.pitch - 2, "fill", fill=VERMILION)
                 self._block(lens.block_of(index, block) or b"", x + 7, base)
                 if block * BLOCK // 64 * 64 in sight.dirty:
-                    self.svg.add("circle", "dirty", cx=x + wide - 5, cy=base + c.pitch / 2, r=3)
+                    self.svg.add("circle", "fill edge", cx=x + wide - 6, cy=base + c.pitch / 2 - 1, r=3, fill=ORANGE)
             self.svg.line(x + 2, base + c.pitch - 1.5, x + wide - 2, base + c.pitch - 1.5, "rule")
         if lens.block in blocks:
             base = y + (lens.block - blocks.start) * c.pitch
             chosen = index == lens.eye
-            self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "now" if chosen else "now2", fill="none", rx=3, pointer_events="none")
+            self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "now", fill="none", rx=3, pointer_events="none", style_=None if chosen else THIN)
         if lens.carried is not None and lens.carried[1] in blocks:
             base = y + (lens.carried[1] - blocks.start) * c.pitch
             self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "broken", rx=3, pointer_events="none")
@@ -195,7 +196,7 @@ class LensPicture:
         row = max(1, lens.across // BLOCK)
         cell, tall = wide / row, high / max(1, lens.blocks // row)
         bx, by = x + lens.block % row * cell, y + lens.block // row * tall
-        self.svg.rect(bx - 2, by - 2, cell + 4, tall + 4, "now" if index == lens.eye else "now2", fill="none", rx=2, pointer_events="none")
+        self.svg.rect(bx - 2, by - 2, cell + 4, tall + 4, "now", fill="none", rx=2, pointer_events="none", style_=None if index == lens.eye else THIN)
 
     def _edge(self, x: float, y: float, wide: float, high: float) -> None:
         self.svg.rect(x, y, wide, high, "void")

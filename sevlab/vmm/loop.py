@@ -47,32 +47,54 @@ def run(vm: Vm, rounds: int) -> Exit:
     again. Any exit that is no device's (SHUTDOWN, SYSTEM_EVENT, INTERNAL_ERROR
     and the like) ends the loop at once.
     """
-    last: Exit | None = None
-    held: list[Exit] = []
-    for vcpu in vm.vcpus:
-        vcpu.waiting = ""
+    return together(vm, rounds=rounds)[0]
+
+
+def together(*vms: Vm, rounds: int = 10_000) -> list[Exit]:
+    """Run several VMs, of one process or of many, turn by turn: for each the exit that ended it, as `run` says.
+
+    The order is that of `vms` and of their vCPUs, so that two runs of a notebook see the same one. A VM
+    that needs somebody stands still while the others go on.
+    """
+    last: dict[int, Exit] = {}
+    ended: set[int] = set()
+    for vm in vms:
+        for vcpu in vm.vcpus:
+            vcpu.waiting = ""
     quiet = 0  # turns of all in which no KVM_RUN came back
     try:
         for _ in range(rounds):
-            ready = [vcpu for vcpu in vm.vcpus if vcpu.started and not vcpu.waiting]
+            ready = [
+                (number, vm, vcpu)
+                for number, vm in enumerate(vms)
+                for vcpu in vm.vcpus
+                if number not in ended and vcpu.started and not vcpu.waiting
+            ]
             moved, quiet = False, quiet + 1
-            for vcpu in ready:
+            for number, vm, vcpu in ready:
+                if number in ended:
+                    continue
                 moved |= vcpu.go_on(alone=len(ready) == 1)
                 found = _left(vcpu) if vcpu.came_back else None
                 if found is not None:
-                    last, quiet = found, 0
+                    last[number], quiet = found, 0
                     if serve(vm, vcpu, found):
                         continue
                     if found.reason not in _WAITING:
-                        return found
-                    vcpu.waiting = found.name
+                        ended.add(number)
+                    else:
+                        vcpu.waiting = found.name
             if not moved or quiet > PATIENCE:
                 break
     finally:
-        held = [vcpu.stop() for vcpu in vm.vcpus if vcpu.call is not None]
-    if held and (last is None or last.reason not in _WAITING):
-        return held[0]
-    return last or Exit(0, KVM_EXIT_INTR, "INTR")
+        held = {number: [vcpu.stop() for vcpu in vm.vcpus if vcpu.call is not None] for number, vm in enumerate(vms)}
+    exits = []
+    for number in range(len(vms)):
+        exit, stopped = last.get(number), held[number]
+        if number not in ended and stopped and (exit is None or exit.reason not in _WAITING):
+            exit = stopped[0]
+        exits.append(exit or Exit(0, KVM_EXIT_INTR, "INTR"))
+    return exits
 
 
 def _left(vcpu: Vcpu) -> Exit | None:

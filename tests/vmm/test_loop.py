@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sevlab import Host, vmm
+from sevlab import Host, guest, vmm
 from sevlab.hw.isa import hlt, inp, load, out, pause, program, rdmsr, store, ud2, wrmsr
 
 ICR = 0xFEE0_0300
@@ -175,3 +175,26 @@ def test_a_guest_that_spins_for_a_processor_that_never_comes_is_stopped(host):
     vm.finish()
 
     assert vm.run().name == "INTR"
+
+
+@program
+async def stops_at_once() -> None:
+    """Meet an instruction that is none, without a handler for it."""
+    await ud2()
+
+
+def test_vms_of_several_processes_take_turns_and_one_that_needs_somebody_stands_still() -> None:
+    with Host(seed=1) as host:
+        counting = vmm.launch(host, program=guest.counter)
+        broken = vmm.launch(host, program=stops_at_once, name="other")
+        for vm in (counting, broken):
+            vm.finish()
+        first, second = vmm.together(counting, broken)
+
+        assert second.name == "SHUTDOWN"
+        assert first.name in ("HLT", "INTR")
+        assert vmm.together(counting)[0].name == first.name
+
+
+def test_no_vm_at_all_is_no_exit() -> None:
+    assert vmm.together() == []
