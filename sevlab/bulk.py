@@ -25,8 +25,11 @@ PAGE = 4096
 CHUNK = 1 << 18  # bytes worked on at a time: table, tile and data fit into a megabyte of L2 together
 WORD = 8
 PAGE_TABLES = 1024  # page tables kept, four kilobytes each
-LONG = 1 << 14  # bytes from which on it pays to move the table of the whole chunk
+LONG = 1 << 13  # bytes from which on it pays to keep a table and move it
+TABLES = 16  # running tables kept, up to a chunk each
 TILES = 40  # changes of a running table kept, up to a chunk each
+ORDER = sys.byteorder
+SHORT = 256  # values up to which bytes are quicker than arrays
 BATCH = CHUNK // PAGE  # scattered frames worked on at a time
 
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if hasattr(mmap, "MAP_ANONYMOUS") else 0
@@ -51,14 +54,14 @@ def _reserve(size: int) -> mmap.mmap:
 class Memory:
     """`size` bytes, zero until written, with a spare page behind them for ciphers that want room.
 
-    `view` is a writable memoryview of all of it, spare page included.
+    `view` is a writable memoryview of all of it, spare page included; `raw` the same, and slices of it are bytes.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._map = _reserve((size + PAGE - 1) // PAGE * PAGE + PAGE)
-        self.view = memoryview(self._map)
-        self.words: Array = np.frombuffer(self._map, dtype=np.uint64)
+        self.raw = _reserve((size + PAGE - 1) // PAGE * PAGE + PAGE)
+        self.view = memoryview(self.raw)
+        self.words: Array = np.frombuffer(self.raw, dtype=np.uint64)
         self._pages: dict[int, tuple[Array, memoryview, memoryview]] = {}
 
     def page(self, at: int) -> tuple[Array, memoryview, memoryview]:
@@ -78,7 +81,7 @@ class Memory:
             self.view[at : at + n] = bytes(n)
             return
         self.view[at:first] = bytes(first - at)
-        self._map.madvise(mmap.MADV_DONTNEED, first, end - first)
+        self.raw.madvise(mmap.MADV_DONTNEED, first, end - first)
         self.view[end : at + n] = bytes(at + n - end)
 
 
@@ -141,7 +144,7 @@ class Tweak:
         self._lows = (low, low ^ self._stream)  # the second is used with streamed keys
         pages = np.tile(low[: PAGE // WORD], BATCH)
         self._batch_lows = (pages, pages ^ self._stream)
-        self._running: dict[tuple[int, bool], list[Any]] = {}
+        self._running: dict[tuple[int, int, bool], list[Any]] = {}
         self._tiles: dict[tuple[int, int], Array] = {}
         self._part = np.empty_like(low)
         self._pages: tuple[dict[int, Array], dict[int, Array]] = ({}, {})
@@ -150,13 +153,12 @@ class Tweak:
     def _table(self, hpa: int, size: int, streamed: bool) -> Array:
         """T of `size` bytes from `hpa`, which lie in one chunk, with the stream folded in if `streamed`."""
         if not (hpa | size) & size - 1:  # then T(hpa + i) = T(hpa) ^ T(i)
-            return self._aligned(hpa, size, streamed)
+            return self._moved(hpa, 0, size, streamed)
         words = size // WORD
         part = self._part[:words]
         offset = hpa % CHUNK
         if size >= LONG:
-            chunk = self._aligned(hpa - offset, CHUNK, False)[offset // WORD : offset // WORD + words]
-            return xor(chunk, self._stream[:words], part) if streamed else chunk
+            return self._moved(hpa - offset, offset, size, streamed)
         xor(self._low[offset // WORD : offset // WORD + words], _tile(self.at(hpa - offset), size), part)
         return xor(part, self._stream[:words], part) if streamed else part
 
@@ -172,13 +174,20 @@ class Tweak:
             table = pages[hpa] = self._lows[streamed][: PAGE // WORD] ^ _tile(self.at(hpa), PAGE)
         return table
 
-    def _aligned(self, hpa: int, size: int, streamed: bool) -> Array:
-        """The running table of this size, a power of two that divides `hpa`, moved on from where it was last."""
-        running = self._running.get((size, streamed))
+    def _moved(self, base: int, offset: int, size: int, streamed: bool) -> Array:
+        """The running table of `size` bytes from `base + offset`, moved on from where it was last.
+
+        No bit of `base` is one of the offsets' bits. A walk in equal steps comes back to the same few offsets in a chunk.
+        """
+        running = self._running.get((offset, size, streamed))
         if running is None:
-            running = self._running[size, streamed] = [self._lows[streamed][: size // WORD].copy(), 0]
+            if len(self._running) >= TABLES:
+                self._running.clear()
+            table = self._low[offset // WORD : (offset + size) // WORD]
+            table = table ^ self._stream[: size // WORD] if streamed else table.copy()
+            running = self._running[offset, size, streamed] = [table, 0]
         table, before = running
-        change = hpa ^ before  # along a walk the carry: one of some thirty values
+        change = base ^ before  # along a walk the carry: one of some thirty values
         if change:
             tile = self._tiles.get((change, size))
             if tile is None:
@@ -186,7 +195,7 @@ class Tweak:
                     self._tiles.clear()
                 tile = self._tiles[change, size] = _tile(self.at(change), size)
             xor(table, tile, table)
-            running[1] = hpa
+            running[1] = base
         return table
 
     # --------------------------------------------------------- ranges
@@ -295,8 +304,9 @@ class Column:
     def __init__(self, count: int, width: int) -> None:
         self.count = count
         self.limit = 256**width - 1
-        items = memoryview(_reserve(count * width + 4 - count * width % 4))
-        self._items: memoryview[int] = items.cast({1: "B", 2: "H", 4: "I"}[width])  # type: ignore[call-overload]
+        self._width = width
+        self._raw = _reserve(count * width + 4 - count * width % 4)
+        self._items: memoryview[int] = memoryview(self._raw).cast({1: "B", 2: "H", 4: "I"}[width])  # type: ignore[call-overload]
         self.array: Array = np.frombuffer(self._items, dtype=f"u{width}", count=count)
         self._end = 0  # nothing was written from here on
         self.bound = 0  # no value is larger
@@ -309,14 +319,18 @@ class Column:
 
     def fill(self, first: int, count: int, value: int) -> None:
         """Set a run to one value."""
-        if first + count > self._end:
-            self._end = first + count
+        end = first + count
+        if end > self._end:
+            self._end = end
         if value > self.bound:
             self.bound = value
         if count == 1:
             self._items[first] = value
+        elif count <= SHORT:
+            width = self._width
+            self._raw[first * width : end * width] = value.to_bytes(width, ORDER) * count
         else:
-            self.array[first : first + count] = value
+            self.array[first:end] = value
 
     def add(self, first: int, count: int, change: int) -> None:
         """Add +1 or -1 to a run. Raises OverflowError, and changes nothing, when one would leave its range."""

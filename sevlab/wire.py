@@ -126,6 +126,7 @@ class _WireType(type):
     NUMBERS: bool
     FLAT: bool
     _values: Any
+    _hot: Any
     _fill: Any
     _default: Any
 
@@ -152,7 +153,7 @@ class _WireType(type):
         cls.NUMBERS = all(not codec.length for codec in codecs.values())
         # One of numbers and byte strings takes what its struct unpacks as it is.
         cls.FLAT = all(not codec.nested and (not codec.length or codec.code.endswith("s")) for codec in codecs.values())
-        cls._values = cls._fill = cls._default = None
+        cls._values = cls._fill = cls._default = cls._hot = None
         return cls
 
     def _hurry(cls) -> None:
@@ -163,6 +164,7 @@ class _WireType(type):
         exec(f"def fill(wire, values): [{', '.join(f'wire.{name}' for name in names)}] = values", made)
         cls._fill = staticmethod(made["fill"])
         cls._default = tuple(codec.default for codec in cls.CODECS.values())
+        cls._hot = (cls.FORMAT.pack, cls._values) if cls.NUMBERS else ()
 
 
 class Wire(metaclass=_WireType):
@@ -180,6 +182,7 @@ class Wire(metaclass=_WireType):
     NUMBERS: ClassVar[bool]
     FLAT: ClassVar[bool]
     _values: ClassVar[Any]
+    _hot: ClassVar[Any]  # FORMAT.pack and _values at one look; empty for a layout that is not of numbers alone
     _fill: ClassVar[Any]
     _default: ClassVar[Any]
 
@@ -223,10 +226,12 @@ class Wire(metaclass=_WireType):
         Raises ValueError when a value does not fit its field.
         """
         try:
-            if self.NUMBERS:
-                if self._values is None:
-                    type(self)._hurry()
-                return self.FORMAT.pack(*self._values(self))
+            hot = self._hot
+            if hot:
+                return hot[0](*hot[1](self))
+            if self.NUMBERS and hot is None:
+                type(self)._hurry()
+                return self.pack()
             return self.FORMAT.pack(*self._flat())
         except struct.error as error:
             raise ValueError(f"{type(self).__name__}.{self._misfit() or error}") from error
@@ -259,9 +264,11 @@ class Wire(metaclass=_WireType):
             raise ValueError(f"{type(self).__name__} takes {self.SIZE} bytes, {max(len(data) - offset, 0)} are there")
         values = self.FORMAT.unpack_from(data, offset)
         if self.FLAT:
-            if self._fill is None:
+            fill = self._fill
+            if fill is None:
                 type(self)._hurry()
-            self._fill(self, values)
+                fill = self._fill
+            fill(self, values)
             return self
         at = 0
         for name, codec in self.CODECS.items():

@@ -24,6 +24,7 @@ _HOME = {
     "Kind": "palette",
     "Lens": "lens",
     "Ladder": "ladder",
+    "Lanes": "lanes",
     "PageMap": "pagemap",
     "link": "frame",
 }

@@ -2,6 +2,9 @@
 
 const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" }; // what has the focus says itself that its keys are its own
 
+// A sentence in which `words between backticks` are code.
+const rich = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", { text: part }) : part));
+
 function ask(ui) {
   const body = h("div", { class: "sl-ask" });
   const hideBox = h("input", { type: "checkbox", ...OWN_KEYS, onchange: () => { hidden = hideBox.checked; draw(); } });
@@ -105,7 +108,7 @@ function ask(ui) {
       h("b", { text: card.agrees ? "=" : "≠", "aria-hidden": "true" }), card.agrees ? "as you said" : "not what you said");
     const parts = [h("dl", {}, h("dt", { text: "You said" }), you, h("dt", { text: "The machine says" }), h("dd", {}, h("b", { text: found.says }), sign))];
     if (found.evidence) parts.push(h("pre", { text: found.evidence, tabindex: "0", role: "region", "aria-label": "What decides", ...OWN_KEYS }));
-    if (found.because) parts.push(h("p", { text: found.because }));
+    if (found.because) parts.push(h("p", {}, ...rich(found.because)));
     if (card.why && !hidden) parts.push(h("p", { class: "sl-mine" }, "You wrote: ", h("q", { text: card.why })));
     return h("div", { class: "sl-reveal", tabindex: "-1", ...OWN_KEYS }, ...parts);
   }
@@ -114,13 +117,13 @@ function ask(ui) {
 
   function exercise() {
     const parts = [];
-    if (card.question) parts.push(h("p", { class: "sl-task", text: card.question }));
+    if (card.question) parts.push(h("p", { class: "sl-task" }, ...rich(card.question)));
     const kind = card.outcome.replaceAll(" ", "-");
     parts.push(h("div", { class: `sl-outcome sl-is-${kind}` }, h("span", { class: "sl-badge", text: card.sign, "aria-hidden": "true" }),
-      h("div", {}, h("b", { text: card.outcome }), card.says ? h("p", { text: card.says }) : "")));
+      h("div", {}, h("b", { text: card.outcome }), card.says ? h("p", {}, ...rich(card.says)) : "")));
     if (card.rows.length) parts.push(comparison());
     if (card.look) parts.push(h("p", { class: "sl-look" }, "look at: ", h("button", { type: "button", name: "look", class: "sl-link", text: card.look, ...OWN_KEYS, onclick: () => ui.send("look") })));
-    if (card.hints.length) parts.push(h("ol", { class: "sl-hints", "aria-label": "Hints" }, ...card.hints.map((hint) => h("li", { text: hint, tabindex: "-1" }))));
+    if (card.hints.length) parts.push(h("ol", { class: "sl-hints", "aria-label": "Hints" }, ...card.hints.map((hint) => h("li", { tabindex: "-1" }, ...rich(hint)))));
     if (card.solution.length) parts.push(h("pre", { class: "sl-solution", text: card.solution.join("\n"), tabindex: "0", role: "region", "aria-label": "Solution", ...OWN_KEYS }));
     if (card.note) parts.push(h("p", { class: "sl-note", text: card.note }));
     parts.push(h("div", { class: "sl-help" }, ...help(), dots()));

@@ -24,7 +24,8 @@ function drawing(ui) {
     picture.setAttribute("aria-label", say);
     picture.style.maxWidth = "100%";
     items = [...picture.querySelectorAll("[data-key]")];
-    const seen = new Map(items.map((item) => [item.dataset.key, item.outerHTML]));
+    if (hover) hover = find(keyOf(hover)) ?? null; // the thing of that key, as it is drawn now
+    const seen = new Map(items.map((item) => [item.dataset.key, item.innerHTML + item.dataset.say])); // being lit is no change
     if (shown++ && before.width === message.widths[which])
       for (const item of items) if (before.get(item.dataset.key) !== seen.get(item.dataset.key)) item.classList.add("sl-flash");
     before = seen;

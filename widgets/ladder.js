@@ -10,7 +10,7 @@ function ladder(ui) {
     h("details", {}, h("summary", { text: "Break it yourself", ...own }), list),
     h("label", { class: "sl-guess" }, h("span", { text: "it will answer" }), guess), send);
   ui.foot.after(bench);
-  let drawn = "";
+  let drawn = "", shown = "";
 
   function make(event) {
     event.preventDefault();
@@ -32,5 +32,14 @@ function ladder(ui) {
     guess.value = said;
   }
 
-  return { ...picture, full: async (message, buffers) => { await picture.full(message, buffers); build(message); } };
+  // The rung that said no is what one came for.
+  function bringUp() {
+    const rung = ui.stage.querySelector(".sl-fail")?.closest("[data-key]");
+    if (!rung || rung.dataset.key === shown) return;
+    shown = rung.dataset.key;
+    const { top, bottom } = rung.getBoundingClientRect(), box = ui.stage.getBoundingClientRect();
+    if (top < box.top || bottom > box.bottom) ui.stage.scrollTop += (top + bottom) / 2 - (box.top + box.bottom) / 2;
+  }
+
+  return { ...picture, full: async (message, buffers) => { await picture.full(message, buffers); build(message); bringUp(); } };
 }

@@ -145,15 +145,16 @@ class Ladder(Drawing):
             return f"No call yet. These are the rungs of {self.call_name or 'the call'}, top first."
         parts = []
         for column in self.columns:
-            name = f"{column.name}: " if len(self.columns) > 1 else ""
+            name = f"{column.name}: r" if len(self.columns) > 1 else "R"
             rung = column.refused
             if rung is None:
-                parts.append(f"{name}every rung passed." if any(one.state == "passed" for one in column.rungs) else f"{name}no rung said no.")
+                asked = any(one.state == "passed" for one in column.rungs)
+                parts.append(f"{name[:-1]}{'every' if name != 'R' else 'Every'} rung passed." if asked else f"{name[:-1]}{'nobody' if name != 'R' else 'Nobody'} has asked yet.")
                 continue
             number = list(column.rungs).index(rung) + 1
             also = sum(one.state == "also" for one in column.rungs)
             more = f" {also} more {'is' if also == 1 else 'are'} also wrong, never asked." if also else ""
-            parts.append(f"{name}rung {number} of {len(column.rungs)} refused: {rung.words}; {rung.code}" + (f", firmware {rung.fw}" if rung.fw else "") + f".{more}")
+            parts.append(f"{name}ung {number} of {len(column.rungs)} refused: {rung.words}; {rung.code}" + (f", firmware {rung.fw}" if rung.fw else "") + f".{more}")
         return " ".join(parts)
 
     def describe(self) -> str:

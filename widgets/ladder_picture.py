@@ -37,8 +37,8 @@ class LadderPicture:
         self.scale = self.type / 12.5
         two = len(ladder.columns) == 2
         gap = GAP * self.scale if two else 0
-        self.wide = (width - gap - 2) / (2 if two else 1)
-        self.lefts = [1.0, 1.0 + self.wide + gap]
+        self.wide = (width - gap - 8) / (2 if two else 1)
+        self.lefts = [4.0, 4.0 + self.wide + gap]
         self.number = (22 if size != "S" else 20) * self.scale
         self.code = max([self._code_width(rung) for column in ladder.columns for rung in column.rungs] or [0]) + 8
         self.code = min(self.code, self.wide * 0.4)
@@ -85,9 +85,7 @@ class LadderPicture:
                 y = self._heading(first, y)
             height = max(self._height(i, n) for i, n in enumerate(pair))
             for column, number in enumerate(pair[: len(rungs)]):
-                if number is None:
-                    self._gap(column, y, height)
-                else:
+                if number is not None:  # a rung that only the other column has leaves a gap
                     self._rung(column, number, y, height)
             if len(rungs) == 2 and None not in rungs:
                 middle = y + height / 2
@@ -101,16 +99,12 @@ class LadderPicture:
             return y
         top = y + (8 * scale if y else 0)
         party = PARTIES.get(rung.letter)
-        left = 1.0
+        left = self.lefts[0]
         if party is not None:
             self.svg.letter(left, top, party.letter, party.colour, 16 * scale)
             left += 22 * scale
         self.svg.text(left, top + 12.5 * scale, f"the {rung.by} refuses if", "soft", size=self.type * 0.96)
         return top + 21 * scale
-
-    def _gap(self, column: int, y: float, height: float) -> None:
-        left = self.lefts[column]
-        self.svg.line(left + 8, y + height / 2, left + self.wide - 8, y + height / 2, "rule", stroke_dasharray="1 5")
 
     def _rung(self, column: int, number: int, y: float, height: float) -> None:
         ladder, scale, left = self.ladder, self.scale, self.lefts[column]

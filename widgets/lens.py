@@ -85,6 +85,8 @@ class Lens(Acts):
         self._past: Any = None  # the host as it was at the entry that is drawn
         super().__init__(title=title, **keywords)
         self.look()
+        if self.eyes:
+            self.selected = self.key(0, 0)
 
     # ------------------------------------------------- looking
 
@@ -176,15 +178,19 @@ class Lens(Acts):
     def says(self) -> str:
         if not self.eyes:
             return NOTHING
-        if self.carried is not None:
-            what, start = self.carried
-            return f"{what.capitalize()} block {start}: arrows choose the other block, Enter does it. Now at block {self.block}. {self.say(self.block)}"
         if self.chosen["view"] == "delta" and not self.held:
             return "Nothing is held yet. Hold (h) keeps the bytes of now; delta then shows every block that differs from them."
         if self.chosen["view"] == "delta":
             counts = ", ".join(f"{eye.name} {len(self.changed(i))}" for i, eye in enumerate(self.eyes) if eye.name in self.held)
             return f"Blocks that differ from those held at entry {self.held_at}: {counts}."
-        return self.say(self.block)
+        return self.sentence(self.block)
+
+    def sentence(self, block: int) -> str:
+        """The status line at a block: what is being carried, if anything is, and what every eye sees."""
+        if self.carried is None:
+            return self.say(block)
+        what, start = self.carried
+        return f"{what.capitalize()} block {start}: arrows choose the other block, Enter does it. {self.say(block)}"
 
     def describe(self) -> str:
         self.chrome()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BLOCK, ROW = 16, 8
 THIN = "stroke-width:1"
-HEIGHTS = {"S": 146, "M": 278, "L": 470}
+HEIGHTS = {"S": 130, "M": 278, "L": 470}
 GREYS = [f"#{level:02x}{level:02x}{level:02x}" for level in range(0, 256, 17)]
 
 
@@ -44,20 +44,22 @@ def columns_of(lens: Lens, width: int, size: str) -> Columns:
     assert found is not None
     type_, wide, gutter = found
     count = max(1, min(want, int((width + 8 - gutter) // wide)))
+    wide = min(1.12 * wide, (width + 8 - gutter) / count)
     first = max(0, min(lens.eye - count + 1, len(lens.eyes) - count)) if lens.eye >= count else 0
-    head = 2.95 * type_ + (type_ * 1.9 if count < len(lens.eyes) else 0)
-    return Columns(type_, round(2.5 * type_), wide, count, first, gutter, head)
+    tabs = 1.75 * type_ + 2 if count < len(lens.eyes) else 0
+    head = tabs + (1.55 if size == "S" and tabs else 2.45) * type_
+    return Columns(type_, round(2.42 * type_), wide, count, first, gutter, head)
 
 
 def _wide(type_: float) -> float:
-    return (23 + 1.6 + 8 + 3.4) * type_ * 0.602
+    return (23 + 1.6 + 8 + 4.4) * type_ * 0.602
 
 
 def visible(lens: Lens, width: int, size: str) -> int:
     """How many blocks are in view."""
     columns = columns_of(lens, width, size)
-    most = {"S": 4, "M": 8, "L": 16}[size]
-    return max(1, min(most, lens.blocks, int((HEIGHTS[size] - columns.head) // columns.pitch)))
+    most = {"S": 3, "M": 8, "L": 16}[size]
+    return max(1, min(most, lens.blocks, int((HEIGHTS[size] - columns.head - 3) // columns.pitch)))
 
 
 class LensPicture:
@@ -83,10 +85,10 @@ class LensPicture:
         room = (self.width - 2) / len(self.lens.eyes)
         for index, eye in enumerate(self.lens.eyes):
             shown = self.c.first <= index < self.c.first + self.c.count
-            wide = min(room, width_of(eye.name, self.c.type) * 1.1 + 16)
+            wide = min(room, width_of(eye.name, self.c.type) * 1.16 + 22)
             with self.svg.item(eye.name, say=f"{eye.name}: select it to look through this eye."):
                 self.svg.rect(x + 0.5, 0.5, wide - 5, high - 3, "box" if shown else "void", rx=3)
-                self.svg.text(x + wide / 2 - 2, high * 0.66, eye.name, "middle bold" if shown else "middle soft", room=wide - 10, size=self.c.type)
+                self.svg.text(x + wide / 2 - 2, high * 0.66, eye.name, "middle bold" if shown else "middle soft", room=wide - 8, size=self.c.type)
             x += wide
         return high + 2
 
@@ -99,7 +101,7 @@ class LensPicture:
             left += type_ * 1.75
         name = fit(eye.name, wide - (left - x), type_) or eye.name
         self.svg.text(left, y + type_, name, "bold", size=type_)
-        after = left + width_of(name, type_) * 1.09 + 7
+        after = left + width_of(name, type_) * 1.16 + 8
         if eye.note:
             self.svg.text(after, y + type_, eye.note, "soft", room=x + wide - after - (36 if eye.xray else 0), size=type_ * 0.92)
 
@@ -110,7 +112,7 @@ class LensPicture:
         count = visible(lens, self.width, self.size)
         top = max(0, min(lens.top, lens.blocks - count))
         top = min(max(top, lens.block - count + 1), lens.block)
-        y = tabs + 2.45 * c.type
+        y = c.head
         for row in range(count):
             base = y + row * c.pitch
             style = "mono bold" if top + row == lens.block else "mono soft"
@@ -123,7 +125,10 @@ class LensPicture:
     def _column(self, index: int, x: float, tabs: float, y: float, blocks: range) -> None:
         lens, c, sight = self.lens, self.c, self.lens.sights[index]
         eye, wide = lens.eyes[index], c.wide - 1.3 * c.type
-        self._head(index, x + 5, tabs + 4, wide - 10)
+        if self.size == "S" and tabs:
+            self.svg.text(x + 6, tabs + 0.98 * c.type, eye.note, "soft", size=c.type * 0.95)
+        else:
+            self._head(index, x + 5, tabs + 4, wide - 10)
         if eye.xray:
             self.svg.xray(x - 0.5, tabs + 1.5, wide + 1, y - tabs + len(blocks) * c.pitch)
         if sight.data is None:
@@ -132,11 +137,11 @@ class LensPicture:
         for row, block in enumerate(blocks):
             base = y + row * c.pitch
             drag = "y" if eye.letter == "B" and {"copy", "swap"} & lens.moves.keys() else None
-            with self.svg.item(lens.key(index, block), say=lens.say(block), act=eye.xray or lens.carried is not None, drag=drag, data_step=c.pitch if drag else None):
+            with self.svg.item(lens.key(index, block), say=lens.sentence(block), act=eye.xray or lens.carried is not None, drag=drag, data_step=c.pitch if drag else None):
                 self.svg.rect(x, base - 1, wide, c.pitch, "bare")
                 if block in changed:
                     self.svg.rect(x, base, 3, c.pitch - 2, "fill", fill=VERMILION)
-                self._block(lens.block_of(index, block) or b"", x + 7, base)
+                self._block(lens.block_of(index, block) or b"", x + 6, base)
                 if block * BLOCK // 64 * 64 in sight.dirty:
                     self.svg.add("circle", "fill edge", cx=x + wide - 6, cy=base + c.pitch / 2 - 1, r=3, fill=ORANGE)
             self.svg.line(x + 2, base + c.pitch - 1.5, x + wide - 2, base + c.pitch - 1.5, "rule")
@@ -191,7 +196,8 @@ class LensPicture:
             self.svg.rect(x + 0.5, y, wide, high, "void")
             return self._closed(index, x, y, wide, high)
         with self.svg.item(lens.key(index, lens.block), say=lens.says() if delta else lens.say(lens.block), act=eye.xray, data_pick=1):
-            self.svg.add("image", x=x, y=y, width=wide, height=high, href=self._image(index, delta), preserveAspectRatio="none")
+            self.svg.add("image", x=x, y=y, width=wide, height=high, href=self._image(index, delta), preserveAspectRatio="none",
+                         style_="image-rendering:auto" if lens.blocks * BLOCK // lens.across > high else None)
         (self.svg.xray if eye.xray else self._edge)(x - 1, y - 1, wide + 2, high + 2)
         row = max(1, lens.across // BLOCK)
         cell, tall = wide / row, high / max(1, lens.blocks // row)

@@ -145,6 +145,7 @@ class AsidTimeline(Drawing):
     def _chose(self, change: Any) -> None:
         bar = self.bar(change["new"])
         self.slot = bar.slot if bar else None
+        self.mark()  # all bars of its VM are lit
 
     def bar(self, key: Any) -> Bar | None:
         """The bar of a key in the picture."""

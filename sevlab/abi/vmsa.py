@@ -136,7 +136,14 @@ class Vmsa(Wire):
 
 
 def signature(family: int, model: int, stepping: int) -> int:
-    """What CPUID 1 has in EAX for a processor, and a fresh vCPU in RDX."""
+    """What CPUID 1 has in EAX for a processor, and a fresh vCPU in RDX.
+
+    Raises ValueError for numbers that its fields cannot hold.
+    """
+    if not (0 <= family <= 0x10E and 0 <= model <= 0xFF and 0 <= stepping <= 0xF):
+        raise ValueError(
+            f"a processor's family is at most {0x10E}, its model {0xFF}, its stepping {0xF}: not {family}, {model}, {stepping}"
+        )
     base = min(family, 15)
     return (family - base) << 20 | (model >> 4) << 16 | base << 8 | (model & 15) << 4 | stepping
 

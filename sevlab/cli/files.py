@@ -13,6 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from errno import EISDIR
 from pathlib import Path
 
 from sevlab.abi.sev import POLICY_RESERVED
@@ -43,11 +44,17 @@ def integer(text: str, what: str = "a number", *, most: int = (1 << 64) - 1) -> 
     Raises Misused.
     """
     if not re.fullmatch(r"0[xX][0-9a-fA-F]+|[0-9]+", text):
-        raise Misused(f"{what}: {text!r} is no number (decimal, or hex with 0x)")
-    value = int(text, 16) if text[:2].lower() == "0x" else int(text)
+        raise Misused(f"{what}: {short(text)!r} is no number (decimal, or hex with 0x)")
+    digits = text.lstrip("0") or "0"  # Python reads no decimal number of more than 4300 digits
+    value = int(text, 16) if text[:2].lower() == "0x" else int(digits) if len(digits) < 100 else most + 1
     if value > most:
-        raise Misused(f"{what}: {text} is more than {most:#x}")
+        raise Misused(f"{what}: {short(text)} is more than {most:#x}")
     return value
+
+
+def short(text: str) -> str:
+    """A word of the command line as a complaint quotes it: its beginning, where it is long."""
+    return text if len(text) <= 60 else f"{text[:48]}..."
 
 
 def number(what: str, most: int = (1 << 64) - 1) -> Callable[[str], int]:
@@ -73,10 +80,22 @@ def api_version(text: str) -> tuple[int, int, int]:
     Raises Misused.
     """
     parts = text.split(".")
-    if len(parts) != 3 or not all(re.fullmatch("[0-9]+", part) and int(part) < 256 for part in parts):
-        raise Misused(f"firmware API: {text!r} is no MAJOR.MINOR.BUILD with numbers from 0 to 255, as 0.24.15 is")
+    if len(parts) != 3 or not all(re.fullmatch("[0-9]{1,9}", part) and int(part) < 256 for part in parts):
+        raise Misused(f"firmware API: {short(text)!r} is no MAJOR.MINOR.BUILD with numbers from 0 to 255, as 0.24.15 is")
     major, minor, build = map(int, parts)
     return major, minor, build
+
+
+def place(what: str) -> Callable[[str], str]:
+    """A reader of paths, for an option named `what`: anything but nothing, which Python would take for the current folder."""
+
+    def path(text: str) -> str:
+        if not text:
+            raise Misused(f"{what}: the name of a file or folder is missing")
+        return text
+
+    return path
+
 
 
 # ------------------------------------------------------------- reading
@@ -140,11 +159,11 @@ def blob_or_text(text: str, what: str, *lengths: int) -> bytes:
 
     Raises Failed.
     """
-    if Path(text).is_file():
+    if os.path.isfile(text):
         return blob(text, what, *lengths)
-    data = _unbase64(text.encode())
+    data = _unbase64(os.fsencode(text))
     if data is None:
-        raise Failed(f"{what}: {text!r} is neither a file nor base64")
+        raise Failed(f"{what}: {short(text)!r} is neither a file nor base64")
     if lengths and len(data) not in lengths:
         raise Failed(f"{what}: takes {' or '.join(map(str, lengths))} bytes, this base64 has {len(data)}")
     return data
@@ -157,27 +176,40 @@ def save(contents: Mapping[Path, bytes], *, secret: tuple[Path, ...] = ()) -> No
     """Write these files, all or none. Those in `secret` are readable by their owner only.
 
     Each is written beside its place and then renamed, so that no reader ever
-    sees half of one. Raises Failed.
+    sees half of one; through a symbolic link, at the place it names. What is no
+    file, /dev/null or a pipe, is written to and stays what it is. Raises Failed.
     """
     written: dict[Path, Path] = {}
+    streams: dict[Path, bytes] = {}
     try:
         for path, data in contents.items():
             if path.is_dir():
-                raise IsADirectoryError(21, os.strerror(21))
-            handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-            written[path] = Path(name)
+                raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+            if _stream(path):
+                streams[path] = data
+                continue
+            target = Path(os.path.realpath(path))
+            handle, name = tempfile.mkstemp(prefix=".sevlab.", dir=target.parent)
+            written[target] = Path(name)
             with os.fdopen(handle, "wb") as file:
                 file.write(data)
             if path not in secret:
-                written[path].chmod(0o666 & ~_umask())
-        for target, source in written.items():
-            source.replace(target)
+                written[target].chmod(0o666 & ~_umask())
+        for path, source in written.items():
+            source.replace(path)
+        for path, data in streams.items():
+            path.write_bytes(data)
     except OSError as error:
         raise Failed(f"{path}: {os.strerror(error.errno or 0)}") from None
     finally:
         for source in written.values():
             with suppress(OSError):
                 source.unlink(missing_ok=True)
+
+
+def _stream(path: Path) -> bool:
+    """Whether this is something to write to and not to replace."""
+    return (path.exists() and not path.is_file()) or path.parts[:2] in (("/", "dev"), ("/", "proc"))
 
 
 def _umask() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,7 @@ class Plan:
     image: bytes
     kernel: bytes | None
     initrd: bytes | None
-    append: str
+    append: bytes
     es: bool
     vcpus: int
     policy: int
@@ -115,6 +116,7 @@ def plan(args: argparse.Namespace) -> Plan:
         session = blob(args.dh_cert, "dh-cert", SevCert.SIZE), blob(args.session, "session", Session.SIZE)
     if args.inject_secret:
         secret = blob(args.inject_secret[0], "secret header", PacketHeader.SIZE), blob(args.inject_secret[1], "secret payload")
+    append = os.fsencode(args.append or "")  # as they were typed, UTF-8 or not
     try:
         table = ovmf.parse(image)
         es = bool(args.policy & POLICY_ES)
@@ -123,10 +125,10 @@ def plan(args: argparse.Namespace) -> Plan:
         where = _secret_gpa(args, table, secret)
         hashes = _hashes_gpa(args, table) if kernel is not None else None
         if kernel is not None:
-            boot.placement(kernel, initrd, args.append or "")
+            boot.placement(kernel, initrd, append)
     except ValueError as error:
         raise Failed(f"firmware {args.firmware}: {error}" if "table" in str(error) else str(error)) from None
-    return Plan(image, kernel, initrd, args.append or "", es, args.vcpus, args.policy, session, secret, where, hashes)
+    return Plan(image, kernel, initrd, append, es, args.vcpus, args.policy, session, secret, where, hashes)
 
 
 def _secret_gpa(args: argparse.Namespace, table: ovmf.Ovmf, secret: tuple[bytes, bytes] | None) -> int:

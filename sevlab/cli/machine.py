@@ -34,14 +34,15 @@ class NvFile:
         self.path = Path(path)
         self.data = b"\xff" * NV_LEN
         try:
-            self.data = self.path.read_bytes()
+            with self.path.open("rb") as file:
+                self.data = file.read(NV_LEN + 1)
         except FileNotFoundError:
             if not self.path.absolute().parent.is_dir():
                 raise Failed(f"nv {path}: its folder does not exist") from None
         except OSError as error:
             raise Failed(f"nv {path}: {error.strerror}") from None
         if len(self.data) != NV_LEN:
-            raise Failed(f"nv {path}: takes {NV_LEN} bytes, this file has {len(self.data)}")
+            raise Failed(f"nv {path}: takes {NV_LEN} bytes, this file has {'more' if len(self.data) > NV_LEN else len(self.data)}")
         self.before = self.data
 
     def read(self) -> bytes:

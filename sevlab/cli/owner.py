@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from sevlab.abi.cert import SevCert
 from sevlab.abi.hashes import kernel_hashes
 from sevlab.abi.sev import POLICY_ES
 from sevlab.abi.vmsa import Vmsa
-from sevlab.cli.files import Failed, Misused, blob, blob_or_text, firmware, number, policy, read, save
+from sevlab.cli.files import Failed, Misused, blob, blob_or_text, firmware, number, place, policy, read, save
 from sevlab.cli.vmsa import group, register_page
 
 BYTE = 0xFF
@@ -57,8 +58,8 @@ def add(verbs: Any) -> None:
     build.add_argument("--launch-measure-blob", required=True, metavar="BLOB", help="path or base64, 48 bytes")
     build.add_argument("--secret", action="append", default=[], metavar="GUID:FILE", required=True)
     build.add_argument("--iv", help="base64 of 16 bytes (default: derived from key, measurement and payload)")
-    build.add_argument("header", metavar="HEADER")
-    build.add_argument("payload", metavar="PAYLOAD")
+    build.add_argument("header", type=place("secret build"), metavar="HEADER")
+    build.add_argument("payload", type=place("secret build"), metavar="PAYLOAD")
     build.set_defaults(run=secret)
 
 
@@ -131,7 +132,7 @@ def _digest(args: argparse.Namespace) -> bytes:
     parts = [image]
     if args.kernel is not None:
         initrd = read(args.initrd, "initrd") if args.initrd is not None else None
-        parts.append(kernel_hashes(read(args.kernel, "kernel"), initrd, args.cmdline or ""))
+        parts.append(kernel_hashes(read(args.kernel, "kernel"), initrd, os.fsencode(args.cmdline or "")))
     if args.policy & POLICY_ES:
         parts.append(_save_areas(args, image))
     return sha256(b"".join(parts))
@@ -164,7 +165,7 @@ def secret(args: argparse.Namespace) -> int:
     tik, tek = blob_or_text(args.tik, "tik", 16), blob_or_text(args.tek, "tek", 16)
     measure = blob_or_text(args.launch_measure_blob, "launch-measure-blob", 48)
     iv = blob_or_text(args.iv, "iv", 16) if args.iv is not None else None
-    if Path(args.header).absolute() == Path(args.payload).absolute():
+    if os.path.realpath(args.header) == os.path.realpath(args.payload):
         raise Misused("secret build: header and payload are two files")
     entries = []
     for pair in args.secret:

@@ -7,6 +7,7 @@ the chip's own key, comes from the emulated key server.
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from sevlab.abi import sev_dev
 from sevlab.abi.cert import SevCert
 from sevlab.abi.kvm import KVM_CAP_VM_TYPES, KVM_CHECK_EXTENSION, KVM_CREATE_VM, KVM_MEMORY_ENCRYPT_OP, KVM_X86_SEV_ES_VM
 from sevlab.abi.sev import CHIP_ID_LEN
-from sevlab.cli.files import Failed, read, save
+from sevlab.cli.files import Failed, Misused, place, read, save
 from sevlab.cli.machine import issue, machine, note, platform_of, platform_status
 from sevlab.cli.oca import new_oca, read_key, sign_pek
 
@@ -30,7 +31,7 @@ ORDER = ("pdh", "pek", "oca", "cek", "ask", "ark")  # of a chain file
 def add(verbs: Any) -> None:
     """Put the platform's verbs on the command line."""
     verb = verbs.add_parser("export", help="write the platform's certificates")
-    verb.add_argument("destination", metavar="DIR", help="a folder, made if need be; with --full a file")
+    verb.add_argument("destination", type=place("export"), metavar="DIR", help="a folder, made if need be; with --full a file")
     verb.add_argument("-f", "--full", action="store_true", help="one chain file: PDH PEK OCA CEK ASK ARK")
     verb.set_defaults(run=export)
 
@@ -43,8 +44,8 @@ def add(verbs: Any) -> None:
     verb.set_defaults(run=ok)
 
     verb = verbs.add_parser("generate", help="make an owner's certificate and key, for `provision`")
-    verb.add_argument("cert", metavar="CERT")
-    verb.add_argument("key", metavar="KEY")
+    verb.add_argument("cert", type=place("generate"), metavar="CERT")
+    verb.add_argument("key", type=place("generate"), metavar="KEY")
     verb.set_defaults(run=generate)
 
     verb = verbs.add_parser("provision", help="take ownership of the platform kept in --nv")
@@ -77,6 +78,8 @@ def export(args: argparse.Namespace) -> int:
         save({where: b"".join(certs[name] for name in ORDER)})
         return 0
     made = not where.exists()
+    if where.is_file():
+        raise Failed(f"{where}: this is a file; six certificates take a folder, or --full one file")
     try:
         where.mkdir(exist_ok=True)
     except OSError as error:
@@ -170,6 +173,8 @@ def _offered(process: Process, kvm: int) -> bool:
 
 def generate(args: argparse.Namespace) -> int:
     """An owner's key pair: a self-signed OCA certificate, and its private key."""
+    if os.path.realpath(args.cert) == os.path.realpath(args.key):
+        raise Misused("generate: certificate and key are two files")
     cert, key = new_oca(args.seed)
     save({Path(args.cert): cert, Path(args.key): key}, secret=(Path(args.key),))
     return 0

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sevlab.abi.cert import SevCert
-from sevlab.cli.files import Failed, Misused, read
+from sevlab.cli.files import Failed, Misused, place, read
 from sevlab.cli.machine import machine
 
 MOST = 1 << 16  # bytes of a certificate or chain file
@@ -19,7 +19,7 @@ def add(verbs: Any) -> None:
     """Put `verify` on the command line."""
     verb = verbs.add_parser("verify", help="verify a platform's certificates")
     verb.add_argument(
-        "path", nargs="?", metavar="DIR", help="a folder that `export` wrote, or a chain file (default: this platform's own)"
+        "path", nargs="?", type=place("verify"), metavar="DIR", help="a folder that `export` wrote, or a chain file (default: this platform's own)"
     )
     verb.add_argument("--sev", metavar="FILE", help="PDH, PEK, OCA and CEK in one file")
     verb.add_argument("--oca", metavar="FILE", help="another OCA certificate")

@@ -241,7 +241,7 @@ class HostMemory(Dram):
 
     def __init__(self, dram: Dram, caches: Caches) -> None:
         self.size = dram.size
-        self.memory, self.lazy = dram.memory, dram.lazy
+        self.memory, self.raw, self.lazy = dram.memory, dram.raw, dram.lazy
         self.caches = caches
 
     def read(self, hpa: int, n: int) -> bytes:

@@ -32,6 +32,7 @@ class Dram:
             raise ValueError(f"DRAM comes in whole pages of {PAGE} bytes, not in {size}")
         self.size = size
         self.memory = Memory(size)
+        self.raw = self.memory.raw
         self.lazy: dict[int, list[Owed]] = {}  # by page number: who may owe it bytes
 
     def read(self, hpa: int, n: int) -> bytes:
@@ -40,15 +41,16 @@ class Dram:
             self._outside(hpa, n)
         if self.lazy and (hpa >> 12 in self.lazy or (hpa & 0xFFF) + n > PAGE):
             self.settle(hpa, n)
-        return bytes(self.memory.view[hpa : hpa + n])
+        return self.raw[hpa : hpa + n]
 
     def write(self, hpa: int, data: bytes | bytearray | memoryview) -> None:
         """Put raw bytes at `hpa`."""
-        if hpa < 0 or hpa + len(data) > self.size:
+        end = hpa + len(data)
+        if hpa < 0 or end > self.size:
             self._outside(hpa, len(data))
         if self.lazy and (hpa >> 12 in self.lazy or (hpa & 0xFFF) + len(data) > PAGE):
             self.settle(hpa, len(data))
-        self.memory.view[hpa : hpa + len(data)] = data
+        self.raw[hpa:end] = data
 
     def view(self, hpa: int, n: int) -> memoryview:
         """The raw bytes themselves, writable, without a copy."""

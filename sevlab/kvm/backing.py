@@ -85,12 +85,14 @@ class Backing:
         """
         if page in self._swapped:
             self._swap_in(page)
-        at = bisect_right(self._extents, page, key=first_of)
+        extents = self._extents
+        at = bisect_right(extents, page, key=first_of) if len(extents) > 1 else len(extents)
         if at:
-            extent = self._extents[at - 1]
+            extent = extents[at - 1]
             into = page - extent.first
-            if into < extent.count:
+            if 0 <= into < extent.count:
                 return extent.pfn + into, extent.count - into
+            at -= into < 0
         following = self._extents[at].first if at < len(self._extents) else self.pages
         if self._swapped:
             following = min([following, *(other for other in self._swapped if other > page)])
@@ -107,9 +109,6 @@ class Backing:
 
     def assign(self, page: int, count: int) -> list[Run]:
         """Make sure that a range has frames; its runs, joined where frames are neighbours. Raises ENOMEM."""
-        pfn, size = self.find(page)
-        if pfn is not None and size >= count:
-            return [(pfn, count)]
         holes, at = [], page
         for pfn, size in self.runs(page, count):
             if pfn is None:
@@ -259,11 +258,13 @@ class Backing:
         self.give_back(0, self.pages)
 
     def pin(self, page: int, count: int) -> tuple[int, list[Run]]:
-        """Keep a range where it is; the pin's number, and its runs. Raises ENOMEM."""
-        runs = self.assign(page, count)
+        """Keep a range where it is; the pin's number, and its runs, which stay the pin's. Raises ENOMEM."""
+        first, size = self.find(page)
+        runs = self.assign(page, count) if first is None or size < count else [(first, count)]
 
+        pages = self.frames.pages
         for pfn, size in runs:
-            self.frames.pages.pin(pfn, size)
+            pages.pin(pfn, size)
         number = self._next_pin
         self._next_pin += 1
         self._pins[number] = page, count, runs
@@ -272,9 +273,11 @@ class Backing:
     def unpin(self, number: int) -> None:
         """Let go of a pin. Frames that nothing else keeps are free then."""
         page, count, runs = self._pins.pop(number)
+        pages = self.frames.pages
         for pfn, size in runs:  # it could not move
-            self.frames.pages.unpin(pfn, size)
-        self.give_back(page, count)
+            pages.unpin(pfn, size)
+        if not self.holders:
+            self.give_back(page, count)
 
     def pinned(self, page: int) -> bool:
         """Whether a page is pinned."""

@@ -150,7 +150,7 @@ class Call:
                 outcome = self._work(self)
             except Exception as error:
                 return self._close(error=error)
-            if isinstance(outcome, (int, File)):  # noqa: UP038 - a union is made anew each time
+            if isinstance(outcome, (int, File)):  # a union would be made anew each time
                 return self._close(outcome)
             self._work = outcome
         self._resume(None, once)

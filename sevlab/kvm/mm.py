@@ -78,9 +78,11 @@ class Pin:
 
     def release(self) -> None:
         """Let go. A second time changes nothing."""
-        parts, self._parts = self._parts, []
-        for backing, number in parts:
-            backing.unpin(number)
+        parts = self._parts
+        if parts:
+            self._parts = []
+            for backing, number in parts:
+                backing.unpin(number)
 
     def __enter__(self) -> Pin:
         return self
@@ -353,12 +355,13 @@ class Mm:
             page = mapping.offset + ((va - mapping.start) >> 12)
             if page + count <= backing.pages:  # all in one: nearly always
                 number, runs = backing.pin(page, count)
-                return Pin([(backing, number)], [*runs], va & 0xFFF, count)
+                return Pin([(backing, number)], runs, va & 0xFFF, count)
         pin = Pin([], [], va & 0xFFF, count)
         try:
             for backing, page, count in self._pieces(va, n):
-                number, runs = backing.pin(page, count)
+                number, kept = backing.pin(page, count)
                 pin._parts.append((backing, number))
+                runs = [*kept]
                 if pin.runs and sum(pin.runs[-1]) == runs[0][0]:  # one run over two mappings
                     first, count = pin.runs.pop()
                     runs[0] = (first, count + runs[0][1])
@@ -373,4 +376,5 @@ class Mm:
 
 
 # Their refusals carry their own words; the rung is whoever asked.
-CARRIERS.update(method.__code__ for method in (Mm.page, Mm._seen, Mm.translate, Mm._mapping, Mm.move, Mm.swap_out, Mm.read, Mm.write, Mm._pieces, Mm.pin))
+WORDY = (Mm.page, Mm._seen, Mm.translate, Mm._mapping, Mm.move, Mm.swap_out, Mm.read, Mm.write, Mm._pieces, Mm.pin)
+CARRIERS.update(method.__code__ for method in WORDY)

@@ -75,14 +75,19 @@ class SevPin:
     """
 
     __slots__ = ("count", "pieces", "pin", "sev")
+    pieces: list[tuple[int, int]]
 
     def __init__(self, sev: SevInfo, pin: Any, hva: int, size: int, count: int) -> None:
         self.sev = sev
         self.pin = pin
         self.count = count
-        self.pieces: list[tuple[int, int]] = []
         skip = hva % PAGE
-        for pfn, pages in pin.runs:
+        runs = pin.runs
+        if len(runs) == 1:
+            self.pieces = [(runs[0][0] * PAGE + skip, size)]
+            return
+        self.pieces = []
+        for pfn, pages in runs:
             piece = min(pages * PAGE - skip, size)
             self.pieces.append((pfn * PAGE + skip, piece))
             size, skip = size - piece, 0

@@ -6,7 +6,6 @@ Answers (what a card reveals) only look. What changes a machine says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from errno import errorcode
 from textwrap import wrap
 from typing import Any, NamedTuple
 
@@ -37,7 +36,7 @@ from sevlab.vmm.mirror import bare
 
 V11 = designs.replace(designs.LINUX_6_1, name="linux-6.1 with V11", move=designs.MOVE_V11)
 NAIVE = designs.replace(designs.LINUX_6_1, name="linux-6.1, locks taken naively", move=designs.MOVE_NAIVE)
-MEMORY = 16 << 20
+MEMORY = boot.MEMORY
 PACKET = 16 << 10  # bytes that SEND_UPDATE takes at a time
 
 
@@ -58,14 +57,17 @@ def counts(vm: vmm.Vm, times: int) -> list[int]:
 # ------------------------------------------------------------- scene 2: what it costs
 
 
-def _milliseconds(ns: int) -> str:
-    return f"{ns / 1_000_000:,.0f} ms"
+def _seconds(ns: int) -> str:
+    return f"{ns / 1e9:,.1f} s"
 
 
 def cost(size: int, seed: int = 7) -> dict[str, Any]:
-    """A guest of `size` bytes of memory, moved: what it took, and what the firmware's own packets would take. On a machine of its own."""
+    """A guest of `size` bytes of memory, moved: what it took, and what the firmware's own packets would take. On a "
+    "machine of its own."""
     with Host(seed=seed, memory=2 * size + (1 << 30)) as host:
-        old = vmm.launch(host, program=guest.counter, shared=True, memory=MEMORY, process=host.process("old", memlock=2 * size + MEMORY))
+        old = vmm.launch(
+            host, program=guest.counter, shared=True, memory=MEMORY, process=host.process("old", memlock=2 * size + MEMORY)
+        )
         if size > MEMORY:
             steps.add_memory(old, boot.TOP, size - MEMORY)
         old.finish()
@@ -81,7 +83,7 @@ def cost(size: int, seed: int = 7) -> dict[str, Any]:
             "pages pinned": f"{host.pages.pinned():,}",
             "frames changed": "yes" if moved else "no",
             "firmware commands": len(asked),
-            "by packets": _milliseconds(packets * (each.ns + (each.ns_per_kib * PACKET >> 10))),
+            "by packets": _seconds(packets * (each.ns + (each.ns_per_kib * PACKET >> 10))),
         }
 
 
@@ -177,14 +179,14 @@ def into_a_full_tenant(design: designs.Design) -> dict[str, str]:
 def asked_afterwards(design: designs.Design) -> dict[str, str]:
     """A row: what the source's vCPU answers after the move. On a machine of its own."""
     two = tenants(design)
-    rip = two.old.vcpus[0].registers()[0].rip
+    stood = two.old.vcpus[0].registers()[0]
     vmm.move(two.old, to=two.process)
     found = attempt(two.old.vcpus[0].registers)
     ran = attempt(two.old.run)
     return {
         "design": design.name,
-        "RIP before": f"{rip:#x}",
-        "GET_REGS after": found.errno_name if isinstance(found, Refusal) else f"RIP {found[0].rip:#x}",
+        "RSP before": f"{stood.rsp:#x}",
+        "GET_REGS after": found.errno_name if isinstance(found, Refusal) else f"RSP {found[0].rsp:#x}",
         "RUN after": ran.errno_name if isinstance(ran, Refusal) else ran.name,
     }
 
@@ -225,7 +227,12 @@ def stuck(found: Explored) -> Text:
     if shortest is None:
         raise IndexError("no schedule of these calls hangs")
     calls = found.replay(shortest.schedule).kernel.calls.begun
-    return table([{"call": n, "is": call.state, "waits for": str(call.waits_for)} for n, call in enumerate(calls, 1)])
+    return table(
+        [
+            {"call": n, "is": call.state, "waits for": str(call.waits_for).partition(", held")[0].removeprefix("waits for ")}
+            for n, call in enumerate(calls, 1)
+        ]
+    )
 
 
 # ------------------------------------------------------------- scene 7: a number
@@ -241,10 +248,10 @@ def descriptors(vm: vmm.Vm) -> Text:
 # ------------------------------------------------------------- the answers
 
 
-def goes_on(new: Any, ended: Any) -> Answer:
+def goes_on(old: vmm.Vm, ended: Any) -> Answer:
     """Scene 1: does the count go on after the ioctl alone? `ended`: how the new VM's vCPU came back."""
     says = "yes" if not isinstance(ended, Refusal) and ended.name == "HLT" else "no"
-    evidence = f"old VM   {attempt(new[0].vcpus[0].registers)}\n\nnew VM   {ended}"
+    evidence = f"old VM   {attempt(old.vcpus[0].registers)}\n\nnew VM   {ended}"
     because = (
         "The key, the slot and the pins are there. Memory slots and registers never were the context's: they stayed with a VM "
         "that no longer answers, and nobody can fetch them."
@@ -255,7 +262,9 @@ def goes_on(new: Any, ended: Any) -> Answer:
 def gap(before: Sequence[int], after: Sequence[int]) -> Answer:
     """Scene 2: what does the guest say after its VMM was killed?"""
     says = f"it goes on with {after[0]}" if after[0] == before[-1] + 1 else f"it begins again with {after[0]}"
-    because = "Nothing of the guest was ever in the process that died: memory is in two processes, the vCPU's registers were carried."
+    because = (
+        "Nothing of the guest was ever in the process that died: memory is in two processes, the vCPU's registers were carried."
+    )
     return Answer(says, f"{list(before)} then {list(after)}", because)
 
 
@@ -263,7 +272,8 @@ def longer(rows: Sequence[Mapping[str, Any]]) -> Answer:
     """Scene 2: how many firmware commands does the larger one take?"""
     says = "none" if not rows[-1]["firmware commands"] else str(rows[-1]["firmware commands"])
     because = (
-        "A few fields of two structures change hands. By the firmware's own packets, which go to another machine too, it is minutes; "
+        "A few fields of two structures change hands. By the firmware's own packets, which go to another machine too, "
+        "it is minutes; "
         "the guest of 16 GiB would be away for that long."
     )
     return Answer(says, table(rows), because)
@@ -272,7 +282,10 @@ def longer(rows: Sequence[Mapping[str, Any]]) -> Answer:
 def refused_with(calls: Text) -> Answer:
     """Scene 3: what is answered where the dead VM is named as a source?"""
     says = calls.text.splitlines()[-1].split()[-1]
-    because = "On its own descriptors the dead VM says EIO. Named by another it is looked at from outside: a VM that is no SEV guest, EINVAL."
+    because = (
+        "On its own descriptors the dead VM says EIO. Named by another it is looked at from outside: a VM that is no "
+        "SEV guest, EINVAL."
+    )
     return Answer(says, calls, because)
 
 
@@ -281,7 +294,7 @@ def sum_unchanged(two: Tenants, moved: Any) -> Answer:
     says = moved.errno_name if isinstance(moved, Refusal) else "it succeeds"
     because = (
         "First the new tenant is charged, then the old one released: at the moment of asking /b is full. The other order "
-        "could lose the guest's slot to a third, in between."
+        "could fail half-way: what /a gave up, a third may have taken, and then nobody pays."
     )
     return Answer(says, f"{moved}\n\nmisc.current: {_pair(two.current)}", because)
 
@@ -290,7 +303,8 @@ def purse(rows: Sequence[Mapping[str, str]]) -> Answer:
     """Scene 5: who pays on V11 when tenant a's last process is gone?"""
     says = {"a 1, b 0": "a", "a 0, b 1": "b", "a 0, b 0": "nobody"}[rows[0]["old process killed"]]
     because = (
-        "The patch copies the pointer to the cgroup. Nothing is lost: when the guest dies, the right tenant is credited. Until then a, "
+        "The patch copies the pointer to the cgroup. Nothing is lost: when the guest dies, the right tenant is "
+        "credited. Until then a, "
         "of whom nothing is left on the machine, pays for b's guest."
     )
     return Answer(says, table(rows), because)
@@ -299,24 +313,28 @@ def purse(rows: Sequence[Mapping[str, str]]) -> Answer:
 def limit(rows: Sequence[Mapping[str, str]]) -> Answer:
     """Scene 5: what does V11 say when tenant b is full?"""
     says = {"0": "it succeeds"}.get(rows[0]["MOVE says"], rows[0]["MOVE says"])
-    return Answer(says, table(rows), "Nobody is charged, so nobody's limit is asked: b may have one guest, and runs two.")
+    return Answer(says, table(rows), "Nobody is charged, so nobody's limit is asked: b may have one guest, and has two.")
 
 
 def zombie(rows: Sequence[Mapping[str, str]]) -> Answer:
     """Scene 5: what does V11's source say to GET_REGS?"""
     answer = rows[0]["GET_REGS after"]
     because = (
-        "The registers look like those of a new processor, the control block behind them is a used one's. The reviewer had proposed "
+        "The registers look like those of a new processor, the control block behind them is a used one's. The reviewer "
+        "had proposed "
         "that reset himself; now he calls it a frankenstate, which really should just die. So the merged source is dead."
     )
-    return Answer("it answers" if answer.startswith("RIP") else answer, table(rows), because)
+    return Answer("it answers" if answer.startswith("RSP") else answer, table(rows), because)
 
 
 def hangs(found: Explored) -> Answer:
     """Scene 6: do the naive locks hang?"""
     bad = sum(tile.schedules for tile in found.deadlocks)
     says = "never" if not bad else "always" if bad == found.schedules else "in some schedules"
-    because = "Each has its own VM's lock and wants the other's. Which schedule comes is nobody's choice; a program that asks often enough gets one."
+    because = (
+        "Each has its own VM's lock and wants the other's. Which schedule comes is nobody's choice; a program that asks"
+        " often enough gets one."
+    )
     return Answer(says, outcomes(found), because)
 
 
@@ -324,7 +342,8 @@ def flags(found: Explored) -> Answer:
     """Scene 6: and with flags that are tried?"""
     says = "in some schedules" if found.deadlocks else "never"
     because = (
-        "The flags come first and are tried, not waited for: whoever finds one set is told EBUSY, and holds nothing. Neither call could "
+        "The flags come first and are tried, not waited for: whoever finds one set gives back what it has, and says "
+        "EBUSY. Neither call could "
         "have succeeded (both VMs are guests already); what is prevented is a program that hangs the kernel."
     )
     return Answer(says, outcomes(found), because)
@@ -334,8 +353,8 @@ def looked_up(vm: vmm.Vm, refusal: Any) -> Answer:
     """Scene 7: which descriptor did the kernel look up?"""
     number = vm.process.kernel.vm_of(vm.process, vm.fd).sev.fd
     because = (
-        "LAUNCH_START keeps the number of /dev/sev in the VM. The move carries slot, handle, pins and regions, and forgets that number. "
+        "LAUNCH_START keeps the number of /dev/sev in the VM. The move carries slot, handle, pins and regions, and "
+        "forgets that number. "
         "A new VM's is 0."
     )
-    name = errorcode.get(refusal.errno, "") if isinstance(refusal, Refusal) else "0"
-    return Answer(str(number), f"GUEST_STATUS: {name}\n\n{descriptors(vm)}", because)
+    return Answer(str(number), f"sev.fd of the VM is {number}\n\n{refusal}", because)

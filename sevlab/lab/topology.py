@@ -16,7 +16,7 @@ def letter(vm: Vm) -> str:
 
 
 def holders(host: Host, vm: Vm) -> list[str]:
-    """What holds a VM: descriptors of it and of its vCPUs by process, mappings of a vCPU's page, mirrors."""
+    """What holds a VM: descriptors of it and of its vCPUs, and mirrors. None of these: a vCPU's page that is still mapped."""
     found = []
     for process in host.processes.values():
         fds = process.task.fds.items()
@@ -42,7 +42,7 @@ def _row(host: Host, vm: Vm) -> dict[str, Any]:
     sev = vm.sev
     return {
         "VM": letter(vm) + (" (dead)" if vm.dead else ""),
-        "held by": ", ".join(holders(host, vm)) or "nobody",
+        "held by": ", ".join(holders(host, vm)) or "a vCPU's mapped page",
         "slot": sev.asid or "-",
         "handle": sev.handle or "-",
         "memslots": len(list(vm.slots)),

@@ -73,7 +73,8 @@ def firmware_copy(host: Host, vm: Any, source: int, target: int) -> str:
 
 def load_without_flush(host: Host, vm: Any, gpa: int) -> str:
     """A modified kernel hands a page to LAUNCH_UPDATE_DATA and forgets the CLFLUSH before it."""
-    buffer = LaunchUpdateData(handle=vm.handle, paddr=host.hpa(vm.process, vm.hva(gpa)), len=PAGE)
+    paddr = host.hpa(vm.process, vm.hva(gpa)) | 1 << host.chip.c_bit  # as Linux names it: __sme_page_pa
+    buffer = LaunchUpdateData(handle=vm.handle, paddr=paddr, len=PAGE)
     return status_name(host.mailbox(Cmd.LAUNCH_UPDATE_DATA, buffer))
 
 
@@ -117,10 +118,10 @@ def ledger(host: Host, vms: Mapping[str, Any]) -> Text:
 
 def compared(found: Mapping[int, bytes], published: Mapping[int, str]) -> Text:
     """Constants that were found beside those that were published, by address bit: a row for each fourth bit."""
-    rows = [
-        {"bit": bit, "found": found[bit][:4].hex(), "published": published[bit], "all 16 bytes": "repeat" if found[bit] == found[bit][:4] * 4 else "differ"}
-        for bit in sorted(found)[::4]
-    ]
+    rows = []
+    for bit in sorted(found)[::4]:
+        again = "four times the same" if found[bit] == found[bit][:4] * 4 else "all its own"
+        rows.append({"bit": bit, "found": found[bit][:4].hex(), "published": published[bit], "16 bytes": again})
     return table(rows)
 
 
@@ -141,7 +142,7 @@ def changed(one: bytes, other: bytes) -> set[int]:
 def recognised(carried: bytes) -> Answer:
     """Scene 1: can one recognise a picture in the ciphertext of an engine without a tweak?"""
     share = repeated(carried)
-    because = "Equal blocks have equal ciphertext, and a flat grey is one block again and again: the colours are gone, the outlines stay."
+    because = "Equal blocks have equal ciphertext, and a flat grey is one block again and again: the outlines stay."
     return Answer("yes" if share > 0.5 else "no", f"{share:.0%} of the blocks on the bus are like another one", because)
 
 
@@ -161,8 +162,9 @@ def redrawn(pictures: Sequence[bytes], carried: Sequence[bytes]) -> Answer:
     """Scene 3: which blocks on the bus change when a picture does?"""
     wanted, found = changed(*pictures), changed(*carried)
     total = len(pictures[0]) // BLOCK
-    says = "all" if len(found) == total else "those in which the picture did" if found == wanted else "none"
-    evidence = f"{len(wanted):,} of {total:,} blocks of the picture changed, and {len(found):,} on the bus: the same ones: {found == wanted}"
+    says = "those in which the picture did" if found == wanted else "all" if len(found) == total else "others"
+    says = says if found else "none"
+    evidence = f"{len(wanted):,} of {total:,} blocks of the picture changed, {len(found):,} on the bus"
     because = "What does not change stays the same on the bus. Hidden in space, visible in time."
     return Answer(says, evidence, because)
 
@@ -175,16 +177,21 @@ def read_at_q(host: Host, p: int, q: int, line: bytes, found: bytes) -> Answer:
     at_p, at_q = host.xray.tweak(p), host.xray.tweak(q)
     means = {line: "m", xor(line, at_q): "m ⊕ T(q)", xor(xor(line, at_p), at_q): "m ⊕ T(p) ⊕ T(q)"}
     says = means.get(found, "noise")
-    whole = "on this engine the key cancels out" if host.chip.mode == "XE" else "here T is outside the cipher too, and the key does not cancel out"
-    evidence = f"p {p:#x}  q {q:#x}\nm      {line.hex()}\nreads  {found.hex()}\nT(p)   {at_p.hex()}\nT(q)   {at_q.hex()}"
-    return Answer(says, evidence, f"Write both formulas under each other: {whole}.")
+    because = {
+        "noise": "D(E(m ⊕ T(p)) ⊕ T(p) ⊕ T(q)) ⊕ T(q): here T is outside the cipher too, and nothing cancels out.",
+        "m ⊕ T(p) ⊕ T(q)": "What stands before the cipher is what it gives back; encrypted with T(p), opened with T(q).",
+    }
+    shown = {"m": line, "reads": found, "T(p)": at_p, "T(q)": at_q}
+    evidence = "\n".join([f"p {p:#x}  q {q:#x}", *(f"{name:5}  {data.hex()}" for name, data in shown.items())])
+    return Answer(says, evidence, because.get(says, ""))
 
 
 def linear(host: Host, bit: int, difference: bytes) -> Answer:
     """Scene 5: p and q differ in one bit. What is the difference that the guest reads?"""
     constant = host.xray.tweak(1 << bit)
-    because = "T is the xor of one constant for each bit that is set in the address. Two addresses that share all others leave one constant."
-    return Answer("the constant of that bit" if difference == constant else "noise", f"read  {difference.hex()}\nt_{bit}  {constant.hex()}", because)
+    because = "All constants of the bits that p and q share cancel out. One is left."
+    evidence = f"read ⊕ written  {difference.hex()}\nt_{bit}            {constant.hex()}"
+    return Answer("the constant of that bit" if difference == constant else "noise", evidence, because)
 
 
 # ------------------------------------------------------------------ answers, part B
@@ -202,10 +209,9 @@ def after_compaction(text: bytes, found: bytes, mode: str) -> Answer:
     """Scene 7: an honest host copied a frame. What does the guest read?"""
     apart = {xor(found[at : at + BLOCK], text[at : at + BLOCK]) for at in range(0, len(text), BLOCK)}
     says = "its text" if found == text else "its text, xored with one constant" if len(apart) == 1 else "noise"
-    because = (
-        f"{mode}: one constant for the whole page, T(p) xor T(q)." if len(apart) == 1 else f"{mode}: another value in each block. The text is lost."
-    )
-    return Answer(says, f"{found[:32].hex(' ')}\n{len(apart)} different values of read xor written, in {len(text) // BLOCK} blocks", because)
+    whole, each = "one constant for the whole page, T(p) ⊕ T(q).", "another value in each block. The text is lost."
+    evidence = f"{found[:32].hex(' ')}\n{len(apart)} different values of read ⊕ written, in {len(text) // BLOCK} blocks"
+    return Answer(says, evidence, f"{mode}: {whole if len(apart) == 1 else each}")
 
 
 def nothing_moved(moved: Sequence[Any]) -> Answer:
@@ -216,7 +222,7 @@ def nothing_moved(moved: Sequence[Any]) -> Answer:
 
 def copied(status: str, text: bytes, found: bytes) -> Answer:
     """Scene 7: the firmware's COPY moved the page. What does the guest read?"""
-    because = "COPY decrypts at the old address and encrypts at the new one, inside the PSP. It exists; Linux has never used it, and pins."
+    because = "COPY decrypts at the old address and encrypts at the new one, inside the PSP. Linux has never used it, and pins."
     return Answer("its text" if found == text else "noise", f"{status}: {_text(found[:32])}", because)
 
 
@@ -230,7 +236,7 @@ def too_many(answer: Any, dmesg: Sequence[str]) -> Answer:
 def bars(rows: Sequence[Mapping[str, Any]]) -> Answer:
     """Scene 9: on which kernel has the BAR lost its line?"""
     lost = [str(row["kernel"]) for row in rows if row["the guest reads"] != "its line"]
-    because = "As posted, the pin went with the slot. As merged, user space registers the memory, which outlives every slot that shows it."
+    because = "As posted, the pin went with the slot. As merged, it goes with the memory, and outlives every slot that shows it."
     return Answer({0: "neither", 1: lost[0] if lost else "", 2: "both"}[len(lost)], table(rows), because)
 
 

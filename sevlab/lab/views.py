@@ -1,4 +1,4 @@
-"""Between a host and the widgets that draw it: the widget where the widgets are installed, text everywhere else.
+"""Between a host and the widgets that draw it: the widget where one can be shown, text everywhere, and the same text.
 
 The adapters beside this file (views_*.py) turn a host into the rows that a widget
 draws. None of them imports a widget before something is shown.
@@ -6,11 +6,12 @@ draws. None of them imports a widget before something is shown.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from sevlab.lab import ask
-from sevlab.lab.show import Text
 
 
 class Picture:
@@ -29,9 +30,34 @@ class Picture:
         return "\n".join([self.head, *(f"  {name:{wide}}  {words}".rstrip() for name, words in self.rows)])
 
 
-def shown(module: str, make: Callable[[Any], Any], text: Callable[[], str]) -> Any:
-    """`make(module)`, a live widget, where one can be shown; else `text()` as it stands."""
-    return make(ask.widgets(module)) if ask.live() else Text(text())
+class View:
+    """Something to look at. Displayed, it is a live widget, a picture where nobody listens, or its text.
+
+    `widget` is the live one, to be linked with others; asking for it raises ImportError where the widgets are not installed.
+    """
+
+    def __init__(self, module: str, make: Callable[[Any], Any], text: Callable[[], str]) -> None:
+        self._module, self._make, self._text = module, make, text
+        self._widget: Any = None
+
+    @property
+    def widget(self) -> Any:
+        if self._widget is None:
+            self._widget = self._make(ask.widgets(self._module))
+        return self._widget
+
+    def describe(self) -> str:
+        """The same in words."""
+        return self._text()
+
+    __repr__ = describe
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        static = os.environ.get("SEVLAB_STATIC") == "1" and find_spec("anywidget") is not None and find_spec("sevlab_widgets") is not None
+        if not static and not ask.live():
+            return {"text/plain": self.describe()}
+        data, metadata = self.widget._repr_mimebundle_()
+        return {**data, "text/plain": self.describe()}, metadata
 
 
 def facts(host: Any) -> tuple[str, ...]:

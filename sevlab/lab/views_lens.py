@@ -11,7 +11,7 @@ from typing import Any
 
 from sevlab.host import Host
 from sevlab.lab.bus import PAGE
-from sevlab.lab.views import Picture, facts, shown
+from sevlab.lab.views import Picture, View, facts
 from sevlab.views import NestedTable
 
 LINE = 64
@@ -91,7 +91,7 @@ def name_of(vm: Any) -> str:
 def lens(
     host: Host, vm: Any, gpa: int, n: int = PAGE, *, others: Mapping[str, Any] | Sequence[Any] = (), xray: bool = False, moves: bool = True,
     pointer: bool = True, across: int = 64,
-) -> Any:
+) -> View:
     """`n` bytes of guest memory at `gpa` through everybody's eyes: the guest's own, the VMM's pointer, the bus, other VMs.
 
     `others` are VMs (or name to VM) that look at the *same machine address* under their own keys, such as a mirror.
@@ -133,7 +133,7 @@ def lens(
             found.row(name, "closed: an x-ray" if hidden and not xray else "sees nothing here" if data is None else data[:BLOCK].hex(" "))
         return str(found)
 
-    return shown("lens", widget, text)
+    return View("lens", widget, text)
 
 
 def _dirty(place: Place, who: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from sevlab.abi.cert import AmdCert, SevCert, parse_amd_cert
 from sevlab.owner.certificate import certificate_fault, signature_fault
+from sevlab.owner.given import need_bytes, shown
 from sevlab.owner.roots import EMULATED_ROOT, anchor
 from sevlab.trace import Event, Trace, name, u8
 
@@ -49,13 +50,19 @@ class Chain:
     def of(cls, source: Chain | Mapping[str, bytes] | str | PathLike[str]) -> Chain:
         """The chain in a mapping (`pdh` or `pdh.cert` to bytes), a directory of NAME.cert files, or one chain file.
 
-        Raises OSError for a path that cannot be read, ValueError for a chain file that is none.
+        Raises OSError for a path that cannot be read, ValueError for a chain file that is none, TypeError for anything else.
         """
         if isinstance(source, Chain):
             return source
         if isinstance(source, Mapping):
-            given = {key.removesuffix(".cert"): bytes(data) for key, data in source.items()}
+            given = {
+                key.removesuffix(".cert"): need_bytes(f"the certificate {key}", data)
+                for key, data in source.items()
+                if isinstance(key, str)
+            }
             return cls(**{key: given.get(key, b"") for key in NAMES})
+        if not isinstance(source, str | PathLike):
+            raise TypeError(f"a chain is a mapping of names to bytes, a folder or a chain file, not {shown(source)}")
         path = Path(source)
         if not path.is_dir():
             return cls.from_bytes(path.read_bytes())

@@ -20,6 +20,7 @@ from sevlab.abi.session import Measurement, binds_version, measure_message
 from sevlab.abi.sev import POLICY_BITS, policy_text
 from sevlab.abi.vmsa import BSP_EIP, CPU_SIGNATURES, VARIANTS, signature, vmsa_page
 from sevlab.crypto import hmac256, same
+from sevlab.owner.given import need_bytes, need_number, need_policy, shown
 from sevlab.trace import Event, Trace, name, u8
 
 OLD_RULE = (0, 16, 0)  # the last API whose measurements leave the version out
@@ -51,12 +52,16 @@ class MeasurementVerdict:
 def cpu_signature(cpu: Cpu) -> int:
     """CPUID 1.EAX of a processor, given so, as (family, model, stepping), as a QEMU model ("EPYC-Rome") or a product ("rome").
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for a name or numbers that are none, TypeError for anything else.
     """
     if isinstance(cpu, int):
         return cpu
-    if isinstance(cpu, tuple):
+    if isinstance(cpu, tuple | list):
+        if len(cpu) != 3 or not all(isinstance(part, int) for part in cpu):
+            raise TypeError(f"a processor has three numbers, family, model and stepping, not {cpu!r}")
         return signature(*cpu)
+    if not isinstance(cpu, str):
+        raise TypeError(f"a processor is a name, (family, model, stepping) or CPUID 1.EAX, not {shown(cpu)}")
     model = PRODUCTS.get(cpu.lower(), cpu)
     if model not in CPU_SIGNATURES:
         raise ValueError(f"no processor {cpu!r}; there are {', '.join([*PRODUCTS, *CPU_SIGNATURES])}")
@@ -85,15 +90,21 @@ def expected_digest(
     APs start at the firmware's reset block.
 
     Raises ValueError for an initrd or a command line without a kernel, a guest
-    of no vCPU, an unknown processor or variant, and for APs without a reset block.
+    of no vCPU, an unknown processor or variant, and for APs without a reset block;
+    TypeError for what should be bytes or a number and is none.
     """
+    firmware = need_bytes("firmware", firmware)
     digest = hashlib.sha256(firmware)
     if kernel is not None:
-        digest.update(kernel_hashes(kernel, initrd, append or ""))
+        initrd = None if initrd is None else need_bytes("initrd", initrd)
+        line = "" if append is None else append if isinstance(append, str) else need_bytes("append, if no text,", append)
+        digest.update(kernel_hashes(need_bytes("kernel", kernel), initrd, line))
     elif initrd is not None or append is not None:
         raise ValueError("an initrd and a command line are measured beside a kernel, and there is none")
+    if isinstance(pages, bytes | bytearray | memoryview):
+        raise TypeError("pages are a list of bytes, one after the other, not the bytes of one")
     for page in pages:
-        digest.update(page)
+        digest.update(need_bytes("a page", page))
     if es:
         digest.update(_save_areas(firmware, vcpus, cpu_signature(cpu), vmsa_variant, vmm, sev_features))
     return digest.digest()
@@ -101,7 +112,7 @@ def expected_digest(
 
 def _save_areas(firmware: bytes, vcpus: int, cpuid: int, variant: str, vmm: str, sev_features: int) -> bytes:
     """One page a vCPU, the boot processor's first, as LAUNCH_UPDATE_VMSA takes them."""
-    if vcpus < 1:
+    if need_number("vcpus", vcpus) < 1:
         raise ValueError(f"an SEV-ES guest has at least one vCPU, and {vcpus} were given")
     boot = vmsa_page(BSP_EIP, signature=cpuid, variant=variant, vmm=vmm, sev_features=sev_features)
     if vcpus == 1:
@@ -117,13 +128,15 @@ def expected_measurement(digest: bytes, *, tik: bytes, policy: int, mnonce: byte
 
     From API 0.17 on the version is in the MAC, before it is not. The blob that
     travels is MEASURE followed by `mnonce`. Raises ValueError for a digest,
-    key or nonce of a wrong length and for an `api` that is no three numbers.
+    key or nonce of a wrong length, for a policy that has not 32 bits and for an
+    `api` that is no three numbers; TypeError for what should be bytes and is none.
     """
-    if len(tik) != 16:
+    if len(need_bytes("a TIK", tik)) != 16:
         raise ValueError(f"a TIK has 16 bytes, this one has {len(tik)}")
-    if len(api) != 3 or not all(0 <= number <= 0xFF for number in api):
-        raise ValueError(f"an API version is major, minor and build, of a byte each, not {tuple(api)}")
-    return hmac256(tik, measure_message(api, policy, digest, mnonce))
+    if not isinstance(api, Sequence) or len(api) != 3 or not all(isinstance(n, int) and 0 <= n <= 0xFF for n in api):
+        raise ValueError(f"an API version is major, minor and build, of a byte each, not {api!r}")
+    digest, mnonce = need_bytes("a digest", digest), need_bytes("a nonce", mnonce)
+    return hmac256(tik, measure_message(api, need_policy(policy), digest, mnonce))
 
 
 def check_measurement(
@@ -142,10 +155,15 @@ def check_measurement(
     old firmware, other versions, the key of zeros, and the digests in `others`
     (a few words to digest, as `digest_variants` makes them).
 
-    Raises ValueError for what the owner himself got wrong: digest, key, api. A
-    blob of another length is a refusal, for it came from the host.
+    Raises ValueError or TypeError for what the owner himself got wrong: digest,
+    key, api. A blob of another length is a refusal, for it came from the host.
     """
     expected_measurement(digest, tik=tik, policy=policy, mnonce=bytes(16), api=api)  # refuses what the owner got wrong
+
+    blob = need_bytes("a measurement", blob)
+    for words, other in (others or {}).items():
+        if len(need_bytes(f"the digest {words}", other)) != len(digest):
+            raise ValueError(f"a digest has {len(digest)} bytes, the one {words} has {len(other)}")
 
     if len(blob) != Measurement.SIZE:
         verdict = MeasurementVerdict(False, f"a measurement has {Measurement.SIZE} bytes, MAC and nonce, this one has {len(blob)}")

@@ -13,6 +13,7 @@ from sevlab.abi.guid import guid_text
 from sevlab.abi.secret import LUKS_KEY_GUID, build_secret, parse_secret
 from sevlab.abi.session import Measurement, PacketHeader, secret_message
 from sevlab.crypto import aes_ctr, hmac256, kdf, sha256
+from sevlab.owner.given import need_bytes, shown
 from sevlab.trace import Event, Trace, u32
 
 LIMIT = 0x4000  # Linux copies no larger blob to the firmware (SEV_FW_BLOB_MAX_SIZE), which itself would take 0x5000
@@ -28,10 +29,17 @@ class SecretWrapped(Event, lane="owner"):
 def secret_table(entries: Mapping[str | bytes, bytes] | Iterable[tuple[str | bytes, bytes]]) -> bytes:
     """The table of GUIDs and data that firmware and kernel find secrets in, zero-padded to a multiple of 16 bytes.
 
-    A GUID is text, its 16 bytes, or the name "luks-key". Raises ValueError for anything else.
+    A GUID is text, its 16 bytes, or the name "luks-key". Raises ValueError for
+    another text or length, TypeError for what are no such pairs.
     """
-    pairs = entries.items() if isinstance(entries, Mapping) else entries
-    return build_secret([(KNOWN.get(key, key) if isinstance(key, str) else key, data) for key, data in pairs])
+    found = []
+    for entry in entries.items() if isinstance(entries, Mapping) else entries if isinstance(entries, Iterable) else (entries,):
+        if not isinstance(entry, tuple | list) or len(entry) != 2:
+            raise TypeError(f"a secret table is made of pairs of GUID and bytes, and this is none: {shown(entry)}")
+        key, data = entry
+        named = KNOWN.get(key, key) if isinstance(key, str) else need_bytes("a GUID that is no text", key)
+        found.append((named, need_bytes(f"the secret of {key!r}", data)))
+    return build_secret(found)
 
 
 def secret_entries(table: bytes) -> list[tuple[str, bytes]]:
@@ -59,9 +67,13 @@ def wrap_secret(
     measurement out of the MAC. Without an `iv` one is derived from TIK,
     measurement and payload, so that no two payloads share a keystream.
 
-    Raises ValueError for keys, IV or measurement of a wrong length and for a
-    payload that is empty, no multiple of 16 bytes, or above 16 KiB.
+    Raises TypeError for what is not bytes, ValueError for keys, IV or measurement
+    of a wrong length, an `api` without its two numbers and for a payload that is empty, no multiple of 16 bytes, or above 16 KiB.
     """
+    tek, tik, measure = need_bytes("a TEK", tek), need_bytes("a TIK", tik), need_bytes("a measurement", measure)
+    payload, iv = need_bytes("a payload", payload), None if iv is None else need_bytes("an IV", iv)
+    if len(api) < 2 or not all(isinstance(number, int) for number in api):
+        raise ValueError(f"an API version is (major, minor, ...), not {api!r}")
     if len(tek) != 16 or len(tik) != 16:
         raise ValueError(f"TEK and TIK have 16 bytes each, these have {len(tek)} and {len(tik)}")
     if len(measure) not in (32, Measurement.SIZE):

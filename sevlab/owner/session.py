@@ -15,6 +15,7 @@ from sevlab.abi.cert import SevCert
 from sevlab.abi.sev import POLICY_RESERVED
 from sevlab.crypto import Stream, aes_ctr, ecdh, ecdsa_sign, hmac256, kdf, p384_public, p384_scalar
 from sevlab.owner.certificate import certificate_fault
+from sevlab.owner.given import need_bytes, need_policy
 from sevlab.trace import Event, Trace, name, u32
 
 SHAPES = ("sevctl", "sev-tool")
@@ -54,15 +55,13 @@ def new_session(
     signs it with itself, as a PEK would; the firmware looks at neither.
 
     Raises ValueError for bytes that are no PDH certificate, a policy with
-    reserved bits or an unknown shape.
+    reserved bits or an unknown shape, TypeError for what is neither bytes nor number.
     """
     if shape not in SHAPES:
         raise ValueError(f"a session has the shape of {' or '.join(SHAPES)}, not {shape!r}")
-    if not 0 <= policy < 1 << 32:
-        raise ValueError(f"a policy has 32 bits, {policy:#x} does not fit")
-    if policy & POLICY_RESERVED:
+    if need_policy(policy) & POLICY_RESERVED:
         raise ValueError(f"policy {policy:#x} sets reserved bits ({policy & POLICY_RESERVED:#x}): bits 6 to 15 must be zero")
-    fault = certificate_fault("pdh", pdh)
+    fault = certificate_fault("pdh", need_bytes("a PDH certificate", pdh))
     if fault:
         raise ValueError(fault)
 

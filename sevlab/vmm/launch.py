@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain, count
+from os import PathLike
 from typing import Any
 
 from sevlab.abi import boot
@@ -12,6 +13,8 @@ from sevlab.vmm import steps
 from sevlab.vmm.vm import Vm
 
 SLACK = 16 << 20  # bytes that a VMM may pin beside its guest's memory
+BYTES = bytes | bytearray | memoryview
+HOW = "; pathlib.Path(...).read_bytes() has those of a file"
 
 
 def launch(
@@ -22,7 +25,7 @@ def launch(
     firmware: bytes | None = None,
     kernel: Any = None,
     initrd: bytes | None = None,
-    append: str = "",
+    append: str | bytes = "",
     policy: int | None = 1,
     vcpus: int = 1,
     session: Any = None,
@@ -49,11 +52,14 @@ def launch(
     kernel has the interrupt controllers, and processors wait and start there. For `hashes_gpa`, `legacy` and
     `session` see `sevlab.vmm.steps`.
 
-    Raises ValueError for what no VMM could start, OSError for what kernel or
-    firmware refuse. After either, what was made here is gone.
+    Raises ValueError for what no VMM could start, TypeError for an argument
+    that is no such thing, OSError for what kernel or firmware refuse. After
+    any, what was made here is gone.
     """
+    _check(host, process, program, firmware, kernel, initrd, append)
+    _check_numbers(policy, vcpus, memory, hashes_gpa)
     image = _image(host, program, args, firmware)
-    if kernel is not None and not isinstance(kernel, bytes | bytearray | memoryview):
+    if kernel is not None and not isinstance(kernel, BYTES):
         host.register(kernel)
         kernel = kernel.image()
     if policy is None and (session is not None or es):
@@ -99,6 +105,44 @@ def launch(
             vm.close()
         raise
     return vm
+
+
+def _check(host: Any, process: Any, program: Any, firmware: Any, kernel: Any, initrd: Any, append: Any) -> None:
+    """Refuse what is no machine, process, program or bytes, in the caller's words and before anything is made.
+
+    Raises TypeError, or ValueError for a process of another machine.
+    """
+    if not hasattr(host, "process"):
+        raise TypeError(f"a guest is launched on a Host, not on {_shown(host)}")
+    if process is not None and not isinstance(process, Process):
+        raise TypeError(f"process is a Process of the host, not {_shown(process)}")
+    if process is not None and process.kernel is not host.kernel:
+        raise ValueError(f"process {process.name} belongs to another host")
+    for what, value in (("program", program), ("kernel", kernel)):
+        if value is not None and not hasattr(value, "image") and not (what == "kernel" and isinstance(value, BYTES)):
+            also = "bytes or " if what == "kernel" else ""
+            raise TypeError(f"{what} is {also}a guest program (@guest.program), not {_shown(value)}")
+    for what, value in (("firmware", firmware), ("initrd", initrd)):
+        if value is not None and not isinstance(value, BYTES):
+            raise TypeError(f"{what} is bytes, not {_shown(value)}{HOW if isinstance(value, str | PathLike) else ''}")
+    if not isinstance(append, str | BYTES):
+        raise TypeError(f"append is the kernel's command line, a text, not {_shown(append)}")
+
+
+def _check_numbers(policy: Any, vcpus: Any, memory: Any, hashes_gpa: Any) -> None:
+    """Refuse what is no number, or no policy. Raises TypeError, ValueError."""
+    numbers = {"policy": policy, "vcpus": vcpus, "memory": memory, "hashes_gpa": hashes_gpa}
+    for what, value in numbers.items():
+        if not isinstance(value, int) and not (value is None and what in ("policy", "hashes_gpa")):
+            raise TypeError(f"{what} is a number, not {_shown(value)}")
+    if policy is not None and not 0 <= policy < 1 << 32:
+        raise ValueError(f"a policy has 32 bits, {policy:#x} does not fit")
+
+
+def _shown(value: Any) -> str:
+    """A value as a complaint quotes it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:48]}..."
 
 
 def _free_name(host: Any) -> str:

@@ -55,21 +55,29 @@ def create_vm(process: Process, *, es: bool = False, legacy: bool = False, share
     legacy-vm-type), KVM_SEV_INIT or KVM_SEV_ES_INIT does. The two differ in
     what the registers of an SEV-ES guest measure. `shared`: the guest's memory
     will be a memfd's, which another process can map too. `plain` leaves it an
-    ordinary VM, without a key.
+    ordinary VM, without a key. Raises OSError as the kernel refuses, with
+    nothing left open.
     """
-    kvm, sev = process.open("/dev/kvm"), process.open("/dev/sev", "r+")
-    if plain:
-        vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, KVM_X86_DEFAULT_VM), es=False)
-        vm.shared, vm.ram_listeners, vm.encrypted = shared, [], False
-        return vm
-    kind = KVM_X86_SEV_ES_VM if es else KVM_X86_SEV_VM
-    typed = not legacy and bool(process.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) >> kind & 1)
-    vm = Vm(process, kvm, sev, process.ioctl(kvm, KVM_CREATE_VM, kind if typed else KVM_X86_DEFAULT_VM), es=es)
-    vm.vm_type, vm.shared = kind if typed else KVM_X86_DEFAULT_VM, shared
-    if typed:
-        vm.sev_op(KVM_SEV_INIT2, kvm_sev_init())
-    else:
-        vm.sev_op(KVM_SEV_ES_INIT if es else KVM_SEV_INIT)
+    opened: list[int] = []
+    try:
+        opened.append(kvm := process.open("/dev/kvm"))
+        opened.append(sev := process.open("/dev/sev", "r+"))
+        kind = KVM_X86_SEV_ES_VM if es else KVM_X86_SEV_VM
+        typed = not (plain or legacy) and bool(process.ioctl(kvm, KVM_CHECK_EXTENSION, KVM_CAP_VM_TYPES) >> kind & 1)
+        vm_type = kind if typed else KVM_X86_DEFAULT_VM
+        opened.append(fd := process.ioctl(kvm, KVM_CREATE_VM, vm_type))
+        vm = Vm(process, kvm, sev, fd, es=es and not plain)
+        vm.vm_type, vm.shared = vm_type, shared
+        if plain:
+            vm.ram_listeners, vm.encrypted = [], False
+        elif typed:
+            vm.sev_op(KVM_SEV_INIT2, kvm_sev_init())
+        else:
+            vm.sev_op(KVM_SEV_ES_INIT if es else KVM_SEV_INIT)
+    except OSError:
+        for fd in reversed(opened):
+            process.close(fd)
+        raise
     return vm
 
 
@@ -194,7 +202,7 @@ def launch_start(vm: Vm, policy: int, session: Any = None) -> None:
     128). Without one, the transport keys are all zero and the policy is
     nobody's promise.
     """
-    godh, blob = (bytes(part) for part in _parts(session))
+    godh, blob = _parts(session)
     start = kvm_sev_launch_start(policy=policy)
     if godh or blob:
         start.dh_uaddr, start.dh_len = vm.process.put(godh), len(godh)
@@ -203,12 +211,19 @@ def launch_start(vm: Vm, policy: int, session: Any = None) -> None:
     vm.policy = policy
 
 
-def _parts(session: Any) -> tuple[Any, Any]:
-    """Certificate and session, each as something that `bytes` takes."""
+def _parts(session: Any) -> tuple[bytes, bytes]:
+    """Certificate and session. Raises TypeError for what is neither an owner's session nor the two."""
     if session is None:
         return b"", b""
     pair = (session.godh, session.session) if hasattr(session, "godh") else session
-    godh, blob = (part.pack() if hasattr(part, "pack") else part for part in pair)
+    parts = [part.pack() if hasattr(part, "pack") else part for part in pair] if isinstance(pair, tuple | list) else []
+    if len(parts) != 2 or not all(isinstance(part, bytes | bytearray | memoryview) for part in parts):
+        text = repr(session)
+        raise TypeError(
+            "a session is what owner.new_session made, or the pair of the owner's certificate and the session in bytes, "
+            f"not {text if len(text) <= 60 else text[:48] + '...'}"
+        )
+    godh, blob = map(bytes, parts)
     return godh, blob
 
 
@@ -223,7 +238,7 @@ def load_firmware(vm: Vm) -> None:
     update_data(vm, vm.firmware.gpa, vm.firmware.size)
 
 
-def load_hashes(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str = "", gpa: int | None = None) -> None:
+def load_hashes(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str | bytes = "", gpa: int | None = None) -> None:
     """Measure the table of hashes of what is booted directly, at the firmware's place for it or at `gpa`.
 
     Raises ValueError when neither is there: QEMU refuses kernel-hashes=on for such a firmware.
@@ -238,7 +253,7 @@ def load_hashes(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str 
     update_data(vm, gpa, len(table))
 
 
-def place_kernel(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str = "") -> None:
+def place_kernel(vm: Vm, kernel: bytes, initrd: bytes | None = None, append: str | bytes = "") -> None:
     """Put kernel, initrd and command line into the guest's memory, in clear: the firmware fetches and checks them."""
     for gpa, data in boot.placement(kernel, initrd, append):
         vm.write(gpa, data)

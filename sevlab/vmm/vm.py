@@ -270,6 +270,9 @@ class Vm:
         OSError when kernel or firmware refuse (BAD_MEASUREMENT: the packet is
         not for this very launch).
         """
+        for what, part in (("header", header), ("payload", payload)):
+            if not isinstance(part, bytes | bytearray | memoryview):
+                raise TypeError(f"a secret's {what} is bytes, as owner.wrap_secret makes them, not {type(part).__name__}")
         if gpa is None:
             gpa = self._secret_area(len(payload))
         self.sev_op(
@@ -319,5 +322,6 @@ class Vm:
             self.process.close(fd)
 
     def __repr__(self) -> str:
-        kind = "SEV-ES" if self.es else "SEV"
-        return f"<Vm: {kind}, fd {self.fd} of {self.process.name}, {len(self.vcpus)} vCPUs, policy {self.policy:#x}>"
+        kind = "SEV-ES" if self.es else "SEV" if self.encrypted else "without a key"
+        policy = f", policy {self.policy:#x}" if self.encrypted else ""
+        return f"<Vm: {kind}, fd {self.fd} of {self.process.name}, {len(self.vcpus)} vCPUs{policy}>"

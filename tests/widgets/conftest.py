@@ -81,6 +81,13 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         yield running
 
 
+@pytest.fixture(scope="module")
+def subshells(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A second JupyterLab, whose comms run on subshells: callbacks come on other threads, while cells run."""
+    with sibling("lab_server").Lab(tmp_path_factory.mktemp("subshells"), subshells=True, browser=lab.browser) as running:
+        yield running
+
+
 @pytest.fixture
 def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Opens notebooks of the cells given (`Machine` is there), runs them, and closes them when the test is over.
@@ -90,10 +97,10 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     books: list[Any] = []
     said: list[str] = []
 
-    def open_one(*cells: str, run: bool = True, **options: Any) -> Any:
+    def open_one(*cells: str, run: bool = True, on: Any = lab, **options: Any) -> Any:
         cells = (MACHINE, *cells)
         name = re.sub(r"\W+", "-", request.node.name)[-60:] + f"-{len(books)}"
-        book = lab.open(name, cells, **options)
+        book = on.open(name, cells, **options)
         book.page.on("console", lambda message: said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None)
         books.append(book)
         return book.run() if run else book
@@ -101,7 +108,7 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     yield open_one
     for book in books:
         book.close()
-    assert lab.foreign() == []
+        assert book.lab.foreign() == []
     assert said == []
 
 

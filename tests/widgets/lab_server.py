@@ -75,7 +75,8 @@ def notebook(cells: Sequence[str], kernel: str = "sevlab-test") -> dict[str, Any
 class Lab:
     """A running JupyterLab and the browser in front of it."""
 
-    def __init__(self, folder: Path, *, subshells: bool = False, dark: bool = False) -> None:
+    def __init__(self, folder: Path, *, subshells: bool = False, dark: bool = False, browser: Any = None) -> None:
+        """`subshells`: comms run on threads of their own, as JupyterLab does where nobody says otherwise. `browser` lends another Lab's."""
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -83,7 +84,7 @@ class Lab:
         self._configure(subshells, dark)
         self._server = self._start()
         self._playwright: Any = None
-        self.browser: Any = None
+        self.browser = browser
 
     def _configure(self, subshells: bool, dark: bool) -> None:
         settings = self.folder / "share/jupyter/lab/settings/overrides.d"
@@ -133,13 +134,15 @@ class Lab:
     def __enter__(self) -> Self:
         from playwright.sync_api import sync_playwright
 
-        self._playwright = sync_playwright().start()
-        self.browser = self._playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
+        if self.browser is None:
+            self._playwright = sync_playwright().start()
+            self.browser = self._playwright.chromium.launch(executable_path=chromium(), args=FLAGS)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.browser.close()
-        self._playwright.stop()
+        if self._playwright is not None:
+            self.browser.close()
+            self._playwright.stop()
         self._server.terminate()
         self._server.wait(20)
 

@@ -36,11 +36,11 @@ def test_click_and_arrows_select_a_vm(notebook, shot):
     book = notebook(DAY)
     widget = book.widget()
 
-    widget.locator('[data-key^="VM 3, slot 8"]').click()
+    widget.locator('[data-key^="VM 3, slot 8, in use"]').click()
     book.settle(300)
     assert book.do("print(line.slot, chosen)") == "8 ['VM 3']\n"
     assert book.status().startswith("Slot 8: vm-c has it, /tenant-a")
-    assert "sl-lit" in widget.locator('[data-key^="VM 3, slot 8"]').first.get_attribute("class")
+    assert "sl-lit" in widget.locator('[data-key^="VM 3, slot 8, in use"]').get_attribute("class")
     shot(book, "timeline-selected")
 
     book.page.keyboard.press("ArrowDown")
@@ -69,7 +69,7 @@ def test_a_slot_can_be_followed_on_the_map(notebook):
     widget = book.widget(0)
     book.widget(1)
 
-    widget.locator('[data-key^="VM 3, slot 8"]').click()
+    widget.locator('[data-key^="VM 3, slot 8, in use"]').click()
     book.settle(400)
 
     assert book.do("print(m.lit)") == "8\n"

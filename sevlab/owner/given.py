@@ -1,0 +1,38 @@
+"""What the owner was handed: refused in his own words when it is of another kind."""
+
+from __future__ import annotations
+
+from os import PathLike
+from typing import Any
+
+
+def need_bytes(what: str, value: Any) -> bytes:
+    """The value as bytes. Raises TypeError, saying how one comes by them."""
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value)
+    how = ""
+    if isinstance(value, str | PathLike):
+        how = "; pathlib.Path(...).read_bytes() has those of a file, bytes.fromhex(...) those of a hex text"
+    elif hasattr(value, "image"):
+        how = "; a program's are its .image()"
+    raise TypeError(f"{what} is bytes, not {shown(value)}{how}")
+
+
+def need_number(what: str, value: Any) -> int:
+    """The value as it is. Raises TypeError for what is no whole number."""
+    if not isinstance(value, int):
+        raise TypeError(f"{what} is a number, not {shown(value)}")
+    return value
+
+
+def need_policy(value: Any) -> int:
+    """The value as it is. Raises TypeError for what is no number, ValueError for one that has not 32 bits."""
+    if not 0 <= need_number("a policy", value) < 1 << 32:
+        raise ValueError(f"a policy has 32 bits, {value:#x} does not fit")
+    return int(value)
+
+
+def shown(value: Any) -> str:
+    """A value as a complaint quotes it."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:48]}..."

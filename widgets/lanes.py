@@ -1,0 +1,280 @@
+"""Lanes: a trace as a sequence diagram. Lifelines from left to right, time downward. It knows no SEV.
+
+    Lanes([Line(1, "VMM", "kernel", "KVM_CREATE_VM", "0"), ...])           # lines of one's own
+    Lanes.of(host, read, lifelines)                                        # live: `read(rows)` makes trace rows Lines
+    Lanes(lines, against=other_lines, names=("posted", "linux-6.1"))       # joined at their common beginning
+    Lanes(lines, schedules=[Tile("A", ("done", "EBUSY"), 35, "1112"), ...], on_pick=lines_of)
+
+A view gets all lines once, packed and compressed, and draws only those that are
+visible: it filters, searches and scrolls by itself. Fields and bytes of a line
+are asked for when it is selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from sevlab_widgets.frame import Frame, Message, Table, facts_of
+from sevlab_widgets.palette import PARTIES
+from sevlab_widgets.picture import Svg
+from sevlab_widgets.runs import squeeze
+
+TAKEN, GIVEN, AWAITED = 1, 2, 4  # Line.lock: what became of a lock of this lifeline
+COLUMN = np.dtype([("source", "u1"), ("target", "u1"), ("lock", "u1"), ("bad", "u1"), ("label", "<u4"), ("answer", "<u4"), ("kind", "<u4"), ("n", "<u4")])
+STATIC = 40  # lines of the picture where no front end runs
+
+
+class Line(NamedTuple):
+    """One line: at which entry, from which lifeline to which, what, and what was answered.
+
+    Without `target` it is a note on its lifeline. `bad` says that the answer is a refusal; `lock` what happened to a
+    lock. `fields` are shown when the line is selected, `data` are the bytes it moved; `row` is whatever it was made from.
+    """
+
+    n: int
+    source: str
+    target: str
+    label: str
+    answer: str = ""
+    kind: str = ""
+    bad: bool = False
+    lock: int = 0
+    fields: Mapping[str, Any] = {}
+    data: bytes = b""
+
+    @property
+    def said(self) -> str:
+        """The line in words."""
+        to = f" to {self.target}" if self.target and self.target != self.source else ""
+        return f"entry {self.n}: {self.source}{to}, {self.label}" + (f": {self.answer}" if self.answer else "")
+
+
+class Tile(NamedTuple):
+    """A way in which calls can come out: a letter, what became of each call, in how many schedules, and the first of them."""
+
+    letter: str
+    ends: Sequence[str]
+    schedules: int
+    schedule: str
+
+
+Read = Callable[[list[dict[str, Any]]], list[Line]]
+
+
+class Lanes(Frame):
+    """A trace as a sequence diagram. See the head of this file.
+
+    `lifelines` are (name, letter of the party) from left to right; without them those that occur, in order.
+    `on_select(line)` is told which line was selected.
+    """
+
+    FILES: ClassVar[tuple[str, ...]] = ("lanes_columns", "lanes_paint", "lanes")
+    MAKER: ClassVar[str] = "lanes"
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓", "line by line"), ("Page Up, Down", "a screen"), ("Home End", "first, last"), ("Enter", "fields and bytes"), ("/", "search"), ("+ −", "zoom"),
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        lines: Iterable[Line] = (),
+        *,
+        lifelines: Sequence[tuple[str, str]] = (),
+        against: Iterable[Line] | None = None,
+        names: tuple[str, str] = ("", ""),
+        schedules: Sequence[Any] = (),
+        on_pick: Callable[[str], Iterable[Line]] | None = None,
+        on_select: Callable[[Line], Any] | None = None,
+        title: str = "trace",
+        **keywords: Any,
+    ) -> None:
+        self.lifelines = list(lifelines)
+        self.names = names
+        self.schedules = [Tile(tile.letter, tuple(tile.ends), tile.schedules, tile.schedule) for tile in schedules]
+        self.picked = ""
+        self.on_pick, self.on_select = on_pick, on_select
+        self._read: Read | None = None
+        self._clear()
+        self._take(lines, against)
+        super().__init__(title=title, **keywords)
+
+    @classmethod
+    def of(cls, host: Any, read: Read, lifelines: Sequence[tuple[str, str]] = (), **keywords: Any) -> Lanes:
+        """A host's trace, live. `read(rows)` makes the rows of whole entries into lines."""
+        made = cls(lifelines=lifelines, **{"host": host, "facts": facts_of(host), **keywords})
+        made._read = read
+        made.fed(host.trace.rows())
+        return made
+
+    # ------------------------------------------------- the lines
+
+    def _clear(self) -> None:
+        self.lines: list[Line] = []
+        self.split: int | None = None  # how many lines both traces have in common
+        self.left = 0  # where the lines of the first trace end
+        self._texts: dict[str, int] = {"": 0}
+        self._packed = np.zeros(0, COLUMN)
+        self._sent = (0, 1)  # lines and texts that the views have
+
+    def _take(self, lines: Iterable[Line], against: Iterable[Line] | None = None) -> None:
+        mine = list(lines)
+        if against is None:
+            self._append(mine)
+            return
+        theirs = list(against)
+        pairs = zip(mine, theirs, strict=False)
+        self.split = next((i for i, (a, b) in enumerate(pairs) if a[1:6] != b[1:6]), min(len(mine), len(theirs)))
+        self.left = len(mine)
+        self._append(mine + theirs[self.split :])
+
+    def _append(self, lines: Sequence[Line]) -> None:
+        """Number the texts of new lines, and pack them."""
+        places = {name: i for i, (name, _) in enumerate(self.lifelines)}
+        texts = self._texts
+        packed = np.zeros(len(lines), COLUMN)
+        for i, line in enumerate(lines):
+            for name in (line.source, line.target):
+                if name and name not in places:
+                    places[name] = len(self.lifelines)
+                    self.lifelines.append((name, ""))
+            numbers = (texts.setdefault(text, len(texts)) for text in (line.label, line.answer, line.kind))
+            source = places[line.source]
+            packed[i] = (source, places.get(line.target, source), line.lock, line.bad, *numbers, line.n)
+        self.lines += lines
+        self._packed = np.concatenate([self._packed, packed])
+
+    def show(self, lines: Iterable[Line], against: Iterable[Line] | None = None) -> None:
+        """Draw other lines."""
+        with self.lock:
+            self._clear()
+            self._take(lines, against)
+        self.mark()
+
+    def fed(self, rows: list[dict[str, Any]]) -> None:
+        if self._read is not None:
+            self._append(self._read(rows))
+
+    @property
+    def empty(self) -> str:  # type: ignore[override]
+        return "" if self.lines else "Nothing has happened. Each call you make becomes an arrow."
+
+    # ------------------------------------------------- frames
+
+    def full(self) -> Message:
+        with self.lock:
+            self._sent = 0, 0
+            fields, buffers = self._news()
+            fields |= {"split": self.split, "left": self.left, "names": list(self.names), "again": True}
+            fields |= {"schedules": [list(tile) for tile in self.schedules], "picked": self.picked, "say": self.says()}
+            return fields, buffers
+
+    def changes(self) -> Message | None:
+        with self.lock:
+            if self._sent[0] > len(self.lines) or (self._sent[0] == 0 and self.lines):
+                return self.full()
+            fields, buffers = self._news()
+            return {**fields, "say": self.says()}, buffers
+
+    def _news(self) -> Message:
+        """The lines and texts that the views have not."""
+        first, known = self._sent
+        self._sent = len(self.lines), len(self._texts)
+        texts = "\0".join(list(self._texts)[known:])
+        parts = [squeeze(data) for data in (self._packed[first:].tobytes(), texts.encode())]
+        fields = {"first": first, "known": known, "lifelines": [list(pair) for pair in self.lifelines], "z": [z for _, z in parts]}
+        return fields, [data for data, _ in parts]
+
+    # ------------------------------------------------- messages from the views
+
+    def got_select(self, view: str, value: Any) -> None:
+        super().got_select(view, value)
+        if value is None:
+            return
+        line = self.lines[int(value)]
+        if self.on_select is not None:
+            self.call("What follows a selection", self.on_select, line)
+        fields = [[name, _shown(entry)] for name, entry in line.fields.items()]
+        self.post({"kind": "detail", "index": int(value), "n": line.n, "said": line.said, "fields": fields, "hex": _hexdump(line.data)}, to=view)
+
+    def got_pick(self, view: str, schedule: str) -> None:
+        """A schedule was picked: show its lines."""
+        lines = self.call("The schedule", self.on_pick, schedule)
+        with self.lock:
+            self.picked = schedule
+        if lines is not None:
+            self.show(lines)
+        else:
+            self.mark()
+
+    def draw_at(self, n: int | None) -> None:
+        self.mark()
+
+    # ------------------------------------------------- words
+
+    def says(self) -> str:
+        """The status line when nothing is selected."""
+        if not self.lines:
+            return self.empty
+        count = len(self.lines) if self.split is None else self.left
+        first, last = self.lines[0].n, self.lines[count - 1].n
+        bad = sum(line.bad for line in self.lines[:count])
+        said = f"{count:,} line{'s' * (count != 1)}, entries {first} to {last}; {bad} refused."
+        if self.split is not None:
+            a, b = (name or other for name, other in zip(self.names, ("the first", "the second"), strict=True))
+            said += f" {a} and {b} have the first {self.split} in common" + ("." if self.split == count else ", then the kernels differ.")
+        if self.schedules:
+            said += f" {len(self.schedules)} outcomes of {sum(tile.schedules for tile in self.schedules)} schedules."
+        return said
+
+    def describe(self) -> str:
+        head = f"{super().describe()}: {self.says()}"
+        tiles = [f"  {tile.letter}: {', '.join(tile.ends)} ({tile.schedules}, the first {tile.schedule})" for tile in self.schedules]
+        shown = [f"  {line.said}" for line in self.lines[:STATIC]]
+        more = len(self.lines) - len(shown)
+        return "\n".join([head, *tiles, *shown, *([f"  and {more:,} more"] if more else [])])
+
+    def table(self) -> Table:
+        rows = [[line.n, line.source, line.target or line.source, line.label, line.answer, line.kind] for line in self.lines]
+        if self.split is None:
+            return ["entry", "from", "to", "what", "answer", "kind"], rows
+        of = [*["both"] * self.split, *[self.names[0]] * (self.left - self.split), *[self.names[1]] * (len(rows) - self.left)]
+        return ["trace", "entry", "from", "to", "what", "answer", "kind"], [[who, *row] for who, row in zip(of, rows, strict=True)]
+
+    def svg(self) -> str:
+        """The first lines as a picture."""
+        lines, width, top, high = self.lines[:STATIC], 760, 30, 24
+        svg = Svg(width, top + high * len(lines) + 8)
+        step = (width - 70) / max(1, len(self.lifelines))
+        at = {name: 70 + step * (i + 0.5) for i, (name, _) in enumerate(self.lifelines)}
+        for name, letter in self.lifelines:
+            party = PARTIES.get(letter)
+            if party is not None:
+                svg.letter(at[name] - 8, 0, party.letter, party.colour)
+            svg.text(at[name], 28, name, "soft middle", room=step - 4, size=11)
+            svg.line(at[name], top + 4, at[name], svg.height, "rule")
+        for i, line in enumerate(lines):
+            y, x, to = top + high * i + 18, at[line.source], at[line.target or line.source]
+            svg.text(34, y, str(line.n), "soft end", size=11)
+            if x == to:
+                svg.rect(x - 3, y - 6, 6, 6, "fill edge", fill="#8a8a8a")
+            else:
+                svg.line(x, y, to, y, "fail" if line.bad else "line", arrow=True)
+            svg.text(min(x, to) + 7, y - 4, f"{line.label}  {line.answer}", "bold" if line.bad else "", size=11)
+        return svg.file(" · ".join([self.title, *self.facts]), [self.empty] if self.empty else [])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bytes | bytearray):
+        return f"{len(value)} bytes"
+    return f"{value:#x}" if isinstance(value, int) and value > 4095 else str(value)
+
+
+def _hexdump(data: bytes) -> str:
+    rows = []
+    for at in range(0, min(len(data), 1024), 16):
+        row = data[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in row)
+        rows.append(f"{at:04x}  {row.hex(' '):47}  {text}")
+    return "\n".join(rows)
