@@ -228,7 +228,7 @@ class Wire(metaclass=_WireType):
         try:
             hot = self._hot
             if hot:
-                return hot[0](*hot[1](self))
+                return hot[0](*hot[1](self))  # type: ignore[no-any-return]
             if self.NUMBERS and hot is None:
                 type(self)._hurry()
                 return self.pack()

@@ -22,10 +22,14 @@ _HOME = {
     "Drawing": "drawing",
     "Frame": "frame",
     "Kind": "palette",
-    "Lens": "lens",
+    "KeyTree": "keytree",
     "Ladder": "ladder",
+    "Layout": "layout",
+    "Lens": "lens",
+    "Machine": "machine",
     "Lanes": "lanes",
     "PageMap": "pagemap",
+    "Topology": "topology",
     "link": "frame",
 }
 

@@ -18,7 +18,6 @@ from textwrap import wrap
 from typing import Any, ClassVar, NamedTuple
 
 import traitlets as t
-
 from sevlab_widgets.frame import Frame, Message, Table
 from sevlab_widgets.picture import Svg
 
@@ -239,7 +238,13 @@ class Checked(Card):
         self.on_hint, self.on_line, self.on_look = on_hint, on_line, on_look
         sheet = draw()
         usually = f"usually {sheet.minutes} minute{'s' * (sheet.minutes != 1)}"
-        super().__init__(**{"title": sheet.title, "facts": [part for part in (sheet.id, sheet.level, sheet.minutes and usually) if part], **keywords})
+        super().__init__(
+            **{
+                "title": sheet.title,
+                "facts": [part for part in (sheet.id, sheet.level, sheet.minutes and usually) if part],
+                **keywords,
+            }
+        )
 
     def card(self) -> dict[str, Any]:
         sheet = self.draw()

@@ -199,7 +199,12 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
 
     def post(self, fields: dict[str, Any], buffers: Sequence[bytes] = (), to: str | None = None) -> int:
         """Send one message to the views, or to one of them; how many bytes that were."""
-        self.send({**fields, "to": to} if to else fields, list(buffers))
+        try:
+            self.send({**fields, "to": to} if to else fields, list(buffers))
+        except Exception as error:
+            if not type(error).__module__.startswith("zmq"):
+                raise
+            return 0  # the kernel is closing its sockets: nobody is left to look
         # From 7.4 on ipykernel hands a view's next message to the thread that last sent one: to a cell under way,
         # whose end it would then wait for. Without this note it goes where the front end asked.
         if self.comm is not None:

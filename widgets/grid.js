@@ -1,8 +1,9 @@
 // Grid: where the cells of a PageMap lie, from the whole memory in one view to one page a cell.
 //
 // A level is {pages a cell, columns, width and height of a cell (px)}; columns are a power of
-// two, so that rows begin at round addresses. Level 0 shows all pages, the last one letters
-// and numbers. Small cells are taller than wide where that fills the picture.
+// two, so that rows begin at round addresses; a width need not be whole, so that all levels
+// are as wide as the room. Level 0 shows all pages, the last one letters and numbers. Small
+// cells are taller than wide where that fills the picture.
 
 const LARGEST = 30; // px of a cell
 
@@ -26,19 +27,21 @@ class Grid {
     this.levels = [];
     let cols = 8;
     while (2 * cols * least <= room && cols < 256) cols *= 2;
-    const cell = Math.min(largest, Math.floor(room / cols));
+    const cell = Math.min(largest, room / cols), square = Math.floor(cell);
     let pages = 1;
-    while (Math.ceil(count / pages / cols) * cell > height) pages *= 2;
+    while (Math.ceil(count / pages / cols) * square > height) pages *= 2;
     for (; pages > 1; pages /= 2) this.levels.push({ pages, cols, cell });
     for (; cols >= 4; cols /= 2) {
-      this.levels.push({ pages: 1, cols, cell: Math.min(largest, Math.floor(room / cols)) });
+      this.levels.push({ pages: 1, cols, cell: Math.min(largest, room / cols) });
       if (this.levels.at(-1).cell === largest) break;
     }
-    for (const level of this.levels)
-      level.high = level.cell < 12 ? Math.max(level.cell, Math.min(2 * level.cell, Math.floor(height / this.rowsOf(level)))) : level.cell;
+    for (const level of this.levels) {
+      const square = Math.floor(level.cell);
+      level.high = square < 12 ? Math.max(square, Math.min(2 * square, Math.floor(height / this.rowsOf(level)))) : square;
+    }
     const heights = this.levels.map((level) => this.rowsOf(level) * level.high);
     this.tall = Math.max(...heights.filter((one) => one <= height)); // level 0 fits
-    this.wide = Math.max(...this.levels.map((level) => level.cols * level.cell));
+    this.wide = Math.max(...this.levels.map((level) => Math.round(level.cols * level.cell)));
     const same = before ? this.levels.findIndex((level) => level.pages === before.pages && level.cols <= before.cols) : 0;
     this.z = same < 0 ? this.levels.length - 1 : same;
   }
@@ -76,6 +79,9 @@ class Grid {
     return true;
   }
 
+  // The left edge of a column, px.
+  x(col) { return Math.round(col * this.level.cell); }
+
   // The first page of the cell at (x, y) px, -1 where there is none.
   at(x, y) {
     const { cols, cell, high, pages } = this.level, col = Math.floor(x / cell), row = Math.floor(y / high);
@@ -86,7 +92,7 @@ class Grid {
 
   // The corner of a page's cell, px; null when it is not in view.
   place(page) {
-    const { cols, cell, high } = this.level, index = this.cellOf(page), row = Math.floor(index / cols) - this.top;
-    return row < 0 || row >= this.rows ? null : [(index % cols) * cell, row * high];
+    const { cols, high } = this.level, index = this.cellOf(page), row = Math.floor(index / cols) - this.top;
+    return row < 0 || row >= this.rows ? null : [this.x(index % cols), row * high];
   }
 }

@@ -77,7 +77,11 @@ class Ladder(Drawing):
 
     FILES: ClassVar[tuple[str, ...]] = ("ladder",)
     MAKER: ClassVar[str] = "ladder"
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("↑ ↓ ← →", "from rung to rung"), ("Home End", "first, last"), ("Enter", "where the fact comes from"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓ ← →", "from rung to rung"),
+        ("Home End", "first, last"),
+        ("Enter", "where the fact comes from"),
+    )
 
     def __init__(
         self,
@@ -132,7 +136,11 @@ class Ladder(Drawing):
         rung = self.columns[column].rungs[number]
         where = f" of {self.columns[column].name}" if len(self.columns) > 1 else ""
         by = f", asked by the {rung.by}" if rung.by else ""
-        end = f"refused with {rung.code}" + (f", firmware {rung.fw}" if rung.fw else "") if rung.state == "refused" else WORDS[rung.state]
+        end = (
+            f"refused with {rung.code}" + (f", firmware {rung.fw}" if rung.fw else "")
+            if rung.state == "refused"
+            else WORDS[rung.state]
+        )
         source = f" Source: {rung.source}." if rung.source and self.opened == f"{column}/{number}" else ""
         return f"Rung {number + 1}{where}: {rung.code} if {rung.words}{by}; {end}.{source}"
 
@@ -149,12 +157,20 @@ class Ladder(Drawing):
             rung = column.refused
             if rung is None:
                 asked = any(one.state == "passed" for one in column.rungs)
-                parts.append(f"{name[:-1]}{'every' if name != 'R' else 'Every'} rung passed." if asked else f"{name[:-1]}{'nobody' if name != 'R' else 'Nobody'} has asked yet.")
+                parts.append(
+                    f"{name[:-1]}{'every' if name != 'R' else 'Every'} rung passed."
+                    if asked
+                    else f"{name[:-1]}{'nobody' if name != 'R' else 'Nobody'} has asked yet."
+                )
                 continue
             number = list(column.rungs).index(rung) + 1
             also = sum(one.state == "also" for one in column.rungs)
             more = f" {also} more {'is' if also == 1 else 'are'} also wrong, never asked." if also else ""
-            parts.append(f"{name}ung {number} of {len(column.rungs)} refused: {rung.words}; {rung.code}" + (f", firmware {rung.fw}" if rung.fw else "") + f".{more}")
+            parts.append(
+                f"{name}ung {number} of {len(column.rungs)} refused: {rung.words}; {rung.code}"
+                + (f", firmware {rung.fw}" if rung.fw else "")
+                + f".{more}"
+            )
         return " ".join(parts)
 
     def describe(self) -> str:
@@ -181,7 +197,9 @@ class Ladder(Drawing):
         rungs = self.columns[0].rungs
         codes = sorted({code for rung in rungs for code in _codes(rung.code)})
         breakable = self.on_call is not None
-        switches = [[number, f"{number + 1} {rung.words}", number in self.wrong] for number, rung in enumerate(rungs)] if breakable else []
+        switches = (
+            [[number, f"{number + 1} {rung.words}", number in self.wrong] for number, rung in enumerate(rungs)] if breakable else []
+        )
         return {**fields, "switches": switches, "codes": codes, "guess": self.guess}, buffers
 
     def act(self, key: str) -> None:
@@ -206,7 +224,11 @@ class Ladder(Drawing):
         found = rung.code if rung else "0"
         self.guessed = ""
         answer = self.says()
-        self.guessed = f"You guessed {self.guess}, and so it is. {answer}" if found == self.guess else f"You guessed {self.guess or 'nothing'}, the answer is {found}. {answer}"
+        self.guessed = (
+            f"You guessed {self.guess}, and so it is. {answer}"
+            if found == self.guess
+            else f"You guessed {self.guess or 'nothing'}, the answer is {found}. {answer}"
+        )
         self.mark()
 
 

@@ -64,9 +64,10 @@ class LadderPicture:
         rung = self.ladder.columns[column].rungs[number]
         count = max(1, len(self._lines(rung)))
         count += rung.state == "also" and not self._short(rung)
-        count += bool(rung.fw) and count < 2 and rung.state == "refused"
         if self.ladder.opened == f"{column}/{number}" and rung.source:
             count += len(lines_of(rung.source, self._room(), self.type, 3))
+        if rung.fw and rung.state == "refused":  # the firmware's code stands under the kernel's
+            count = max(count, 2)
         pad = PAD * (1.5 if rung.state == "refused" else 0.6 if self.size == "S" else 1)
         return (count * LINE + pad) * self.scale
 
@@ -142,7 +143,11 @@ class LadderPicture:
     def _sign(self, rung: Rung, x: float, y: float) -> None:
         size = 6.5 * self.scale
         if rung.state == "passed":
-            self.svg.path(f"M{x - size * 0.6:.1f} {y:.1f}l{size * 0.45:.1f} {size * 0.5:.1f}l{size * 0.8:.1f} {-size * 1.1:.1f}", "line", stroke_width=1.8 * self.scale)
+            self.svg.path(
+                f"M{x - size * 0.6:.1f} {y:.1f}l{size * 0.45:.1f} {size * 0.5:.1f}l{size * 0.8:.1f} {-size * 1.1:.1f}",
+                "line",
+                stroke_width=1.8 * self.scale,
+            )
         elif rung.state == "refused":
             self.svg.add("circle", "fill edge", cx=x, cy=y, r=size * 1.15, fill=VERMILION)
             self.svg.text(x, y + 4.2 * self.scale, "✕", "bold middle", size=self.type * 0.86, style_="fill:#111")

@@ -16,14 +16,24 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-
 from sevlab_widgets.frame import Frame, Message, Table, facts_of
 from sevlab_widgets.palette import PARTIES
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.runs import squeeze
 
 TAKEN, GIVEN, AWAITED = 1, 2, 4  # Line.lock: what became of a lock of this lifeline
-COLUMN = np.dtype([("source", "u1"), ("target", "u1"), ("lock", "u1"), ("bad", "u1"), ("label", "<u4"), ("answer", "<u4"), ("kind", "<u4"), ("n", "<u4")])
+COLUMN = np.dtype(
+    [
+        ("source", "u1"),
+        ("target", "u1"),
+        ("lock", "u1"),
+        ("bad", "u1"),
+        ("label", "<u4"),
+        ("answer", "<u4"),
+        ("kind", "<u4"),
+        ("n", "<u4"),
+    ]
+)
 STATIC = 40  # lines of the picture where no front end runs
 
 
@@ -68,13 +78,15 @@ class Lanes(Frame):
     """A trace as a sequence diagram. See the head of this file.
 
     `lifelines` are (name, letter of the party) from left to right; without them those that occur, in order.
+    `others` says where those go that come later: behind how many, with which letter.
     `on_select(line)` is told which line was selected.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("lanes_columns", "lanes_paint", "lanes")
     MAKER: ClassVar[str] = "lanes"
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
-        ("↑ ↓", "line by line"), ("Page Up, Down", "a screen"), ("Home End", "first, last"), ("Enter", "fields and bytes"), ("/", "search"), ("+ −", "zoom"),
+        ("↑ ↓", "line by line"), ("Page Up, Down", "a screen"), ("Home End", "first, last"),
+        ("Enter", "fields and bytes"), ("/", "search"), ("+ −", "zoom"),
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +94,7 @@ class Lanes(Frame):
         lines: Iterable[Line] = (),
         *,
         lifelines: Sequence[tuple[str, str]] = (),
+        others: tuple[int, str] | None = None,
         against: Iterable[Line] | None = None,
         names: tuple[str, str] = ("", ""),
         schedules: Sequence[Any] = (),
@@ -91,6 +104,7 @@ class Lanes(Frame):
         **keywords: Any,
     ) -> None:
         self.lifelines = list(lifelines)
+        self.others = others
         self.names = names
         self.schedules = [Tile(tile.letter, tuple(tile.ends), tile.schedules, tile.schedule) for tile in schedules]
         self.picked = ""
@@ -131,19 +145,31 @@ class Lanes(Frame):
 
     def _append(self, lines: Sequence[Line]) -> None:
         """Number the texts of new lines, and pack them."""
+        known = {name for name, _ in self.lifelines}
+        for name in dict.fromkeys(name for line in lines for name in (line.source, line.target)):
+            if name and name not in known:
+                self._add_lifeline(name)
         places = {name: i for i, (name, _) in enumerate(self.lifelines)}
         texts = self._texts
         packed = np.zeros(len(lines), COLUMN)
         for i, line in enumerate(lines):
-            for name in (line.source, line.target):
-                if name and name not in places:
-                    places[name] = len(self.lifelines)
-                    self.lifelines.append((name, ""))
             numbers = (texts.setdefault(text, len(texts)) for text in (line.label, line.answer, line.kind))
             source = places[line.source]
             packed[i] = (source, places.get(line.target, source), line.lock, line.bad, *numbers, line.n)
         self.lines += lines
         self._packed = np.concatenate([self._packed, packed])
+
+    def _add_lifeline(self, name: str) -> None:
+        """A lifeline that was not foreseen: at the end, or where `others` says; then all later ones move on."""
+        if self.others is None:
+            self.lifelines.append((name, ""))
+            return
+        at, letter = self.others
+        self.lifelines.insert(at, (name, letter))
+        self.others = at + 1, letter
+        for column in ("source", "target"):
+            self._packed[column][self._packed[column] >= at] += 1
+        self._sent = 0, 0  # the views get everything anew
 
     def show(self, lines: Iterable[Line], against: Iterable[Line] | None = None) -> None:
         """Draw other lines."""
@@ -172,7 +198,7 @@ class Lanes(Frame):
 
     def changes(self) -> Message | None:
         with self.lock:
-            if self._sent[0] > len(self.lines) or (self._sent[0] == 0 and self.lines):
+            if self._sent[0] == 0 and self.lines:
                 return self.full()
             fields, buffers = self._news()
             return {**fields, "say": self.says()}, buffers
@@ -196,7 +222,10 @@ class Lanes(Frame):
         if self.on_select is not None:
             self.call("What follows a selection", self.on_select, line)
         fields = [[name, _shown(entry)] for name, entry in line.fields.items()]
-        self.post({"kind": "detail", "index": int(value), "n": line.n, "said": line.said, "fields": fields, "hex": _hexdump(line.data)}, to=view)
+        self.post(
+            {"kind": "detail", "index": int(value), "n": line.n, "said": line.said, "fields": fields, "hex": _hexdump(line.data)},
+            to=view,
+        )
 
     def got_pick(self, view: str, schedule: str) -> None:
         """A schedule was picked: show its lines."""
@@ -223,14 +252,18 @@ class Lanes(Frame):
         said = f"{count:,} line{'s' * (count != 1)}, entries {first} to {last}; {bad} refused."
         if self.split is not None:
             a, b = (name or other for name, other in zip(self.names, ("the first", "the second"), strict=True))
-            said += f" {a} and {b} have the first {self.split} in common" + ("." if self.split == count else ", then the kernels differ.")
+            said += f" {a} and {b} have the first {self.split} in common" + (
+                "." if self.split == count else ", then the kernels differ."
+            )
         if self.schedules:
             said += f" {len(self.schedules)} outcomes of {sum(tile.schedules for tile in self.schedules)} schedules."
         return said
 
     def describe(self) -> str:
         head = f"{super().describe()}: {self.says()}"
-        tiles = [f"  {tile.letter}: {', '.join(tile.ends)} ({tile.schedules}, the first {tile.schedule})" for tile in self.schedules]
+        tiles = [
+            f"  {tile.letter}: {', '.join(tile.ends)} ({tile.schedules}, the first {tile.schedule})" for tile in self.schedules
+        ]
         shown = [f"  {line.said}" for line in self.lines[:STATIC]]
         more = len(self.lines) - len(shown)
         return "\n".join([head, *tiles, *shown, *([f"  and {more:,} more"] if more else [])])

@@ -1,11 +1,11 @@
 // Lanes: the drawing. Only the lines that are visible are drawn, whatever their number.
 
-const HEADER = 30, SIDE = 46; // px above the first line, and left of the first lifeline
+const HEADER = 30; // px above the first line
 const PARTY_COLOURS = { O: "#009e73", V: "#e69f00", K: "#d55e00", P: "#0072b2", E: "#56b4e9", G: "#cc79a7", B: "#f0e442" };
 const inkOn = (letter) => (letter === "P" ? "#fff" : "#111");
 
 function lanesPainter(ui, canvas, table) {
-  let at, rows, step, shown, current, entry, names; // the state of the picture that is being drawn
+  let at, rows, step, shown, current, entry, names, side; // the state of the picture that is being drawn
 
   function paint(state) {
     ({ at, rows, line: step, shown, current, entry, names } = state);
@@ -27,7 +27,9 @@ function lanesPainter(ui, canvas, table) {
     const fonts = { plain: `${size}px ${ui.colour("--sl-sans")}`, bold: `600 ${size}px ${ui.colour("--sl-sans")}`, small: `${Math.max(10, size - 1)}px ${ui.colour("--sl-sans")}` };
     const first = Math.floor(ui.stage.scrollTop / step), shift = ui.stage.scrollTop % step;
     const parted = shown.parted && first + Math.ceil(high / step) > shown.both.length;
-    const areas = [[SIDE, wide - 8]], halves = [[SIDE, wide / 2 - 10], [wide / 2 + SIDE - 6, wide - 8]];
+    c.font = fonts.small;
+    side = 22 + Math.max(24, Math.ceil(c.measureText(String(table.count ? table.n(table.count - 1) : 0)).width)); // room for the entry's number
+    const areas = [[side, wide - 8]], halves = [[side, wide / 2 - 10], [wide / 2 + side - 6, wide - 8]];
     const draw = { c, look, fonts, step, wide };
     c.save();
     c.beginPath();
@@ -145,9 +147,9 @@ function lanesPainter(ui, canvas, table) {
     const later = entry !== undefined && table.n(index) > entry;
     if (index === current) {
       c.fillStyle = look.tint;
-      c.fillRect(area[0] - SIDE + 1, y, area[1] - area[0] + SIDE, step);
+      c.fillRect(area[0] - side + 1, y, area[1] - area[0] + side, step);
       c.fillStyle = look.accent;
-      c.fillRect(area[0] - SIDE + 1, y, 3, step);
+      c.fillRect(area[0] - side + 1, y, 3, step);
       if (ui.size !== "S") lifelines(draw, area, y, step);
     }
     c.globalAlpha = later ? 0.35 : 1;
@@ -197,7 +199,7 @@ function lanesPainter(ui, canvas, table) {
     const text = cut(c, answer ? `${label}  ${bad ? "✕ " : ""}${answer}` : label, area[1] - start);
     const wide = c.measureText(text).width;
     c.fillStyle = back;
-    c.fillRect(start - 2, textY - fonts_size(fonts), wide + 4, fonts_size(fonts) + 2.5);
+    c.fillRect(start - 2, textY - fonts_size(fonts), wide + 4, fonts_size(fonts) + 0.5);
     c.fillStyle = from === to ? look.soft : look.text;
     c.fillText(text, start, textY);
     c.globalAlpha = 1;

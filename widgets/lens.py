@@ -24,7 +24,7 @@ from sevlab_widgets.picture import Svg
 
 BLOCK = 16
 NOTHING = "No page chosen. Give Lens a gpa, or click one in PageMap."
-MOVES = (("copy", "c", "Copy ciphertext"), ("swap", "x", "Swap ciphertext"), ("put back", "p", "Put back"), ("remap", "m", "Map elsewhere"), ("flush", "f", "Flush"))
+MOVES = (("copy", "c", "Copy"), ("swap", "x", "Swap"), ("put back", "p", "Put back"), ("remap", "m", "Remap"), ("flush", "f", "Flush"))
 
 
 class Eye(NamedTuple):
@@ -96,10 +96,10 @@ class Lens(Acts):
             at = (self.now, self.entry, frozenset(self.opened))
             self._looked = at
             host = self.host if self._past is None else self._past
-            self._sights = [self._ask(eye, host) for eye in self.eyes]
+            self._sights = [self._through(eye, host) for eye in self.eyes]
         self.mark()
 
-    def _ask(self, eye: Eye, host: Any) -> Sight:
+    def _through(self, eye: Eye, host: Any) -> Sight:
         if eye.xray and eye.name not in self.opened:
             return Sight(None, "closed")
         try:
@@ -182,7 +182,8 @@ class Lens(Acts):
             return "Nothing is held yet. Hold (h) keeps the bytes of now; delta then shows every block that differs from them."
         if self.chosen["view"] == "delta":
             counts = ", ".join(f"{eye.name} {len(self.changed(i))}" for i, eye in enumerate(self.eyes) if eye.name in self.held)
-            return f"Blocks that differ from those held at entry {self.held_at}: {counts}."
+            when = "" if self.held_at is None else f" at entry {self.held_at}"
+            return f"Blocks that differ from those held{when}: {counts}."
         return self.sentence(self.block)
 
     def sentence(self, block: int) -> str:

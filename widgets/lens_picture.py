@@ -198,7 +198,10 @@ class LensPicture:
         with self.svg.item(lens.key(index, lens.block), say=lens.says() if delta else lens.say(lens.block), act=eye.xray, data_pick=1):
             self.svg.add("image", x=x, y=y, width=wide, height=high, href=self._image(index, delta), preserveAspectRatio="none",
                          style_="image-rendering:auto" if lens.blocks * BLOCK // lens.across > high else None)
-        (self.svg.xray if eye.xray else self._edge)(x - 1, y - 1, wide + 2, high + 2)
+        self._edge(x - 1, y - 1, wide + 2, high + 2)
+        if eye.xray:
+            self.svg.text(x + wide, tabs + 3 + c.type, "x-ray", "soft end", size=10)
+            self.svg.rect(x - 1, y - 1, wide + 2, high + 2, "xray")
         row = max(1, lens.across // BLOCK)
         cell, tall = wide / row, high / max(1, lens.blocks // row)
         bx, by = x + lens.block % row * cell, y + lens.block // row * tall

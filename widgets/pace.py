@@ -10,6 +10,7 @@ forgotten. Whatever was marked between two frames travels together.
 from __future__ import annotations
 
 import heapq
+import logging
 import threading
 import weakref
 from collections.abc import Callable
@@ -50,7 +51,10 @@ class Clock:
                 while not self._due or self._due[0][0] > monotonic():
                     self._wake.wait(self._due[0][0] - monotonic() if self._due else None)
                 _, _, function = heapq.heappop(self._due)
-            function()
+            try:
+                function()
+            except Exception:
+                logging.getLogger("sevlab.widgets").exception("a frame could not be sent")
 
 
 CLOCK = Clock()

@@ -82,9 +82,9 @@ function pagemap(ui) {
         if (a >= pages.count) return;
         const [mask, pins] = each === 1 ? [1 << pages.rank[a], pages.pins[a]] : pages.look(a, b);
         const wanted = filter ? mask & filter : mask, faded = !wanted || (lit !== null && !pages.has(lit, a, b));
-        const rank = severest(wanted || mask), x = box.x + col * cell, y = box.y + row * high;
-        fill(rank, faded, x, y, cell - gap, high - gap);
-        if (!faded) details(kindOf(rank), pins, x, y, cell - gap);
+        const rank = severest(wanted || mask), left = grid.x(col), size = grid.x(col + 1) - left - gap, y = box.y + row * high;
+        fill(rank, faded, box.x + left, y, size, high - gap);
+        if (!faded) details(kindOf(rank), pins, box.x + left, y, size);
       }
     }
   }
@@ -132,7 +132,7 @@ function pagemap(ui) {
   }
 
   function regions() {
-    const { cols, cell, high, pages: each } = grid.level, rows = grid.rows, right = box.x + cols * cell, line = 14 * box.type;
+    const { cols, high, pages: each } = grid.level, rows = grid.rows, right = box.x + grid.x(cols), line = 14 * box.type;
     ctx.strokeStyle = box.ink;
     ctx.fillStyle = box.soft;
     ctx.lineWidth = 1;
@@ -143,7 +143,7 @@ function pagemap(ui) {
     for (const [first, count, name] of map.regions) {
       const a = Math.floor(first / each), b = Math.ceil((first + count) / each);
       for (const border of [a, b]) { // a step in the row, or a line between two
-        const row = Math.floor(border / cols) - grid.top, col = border % cols, y = box.y + row * high - 0.5, x = box.x + col * cell - 0.5;
+        const row = Math.floor(border / cols) - grid.top, col = border % cols, y = box.y + row * high - 0.5, x = box.x + grid.x(col) - 0.5;
         if (row < 0 || row > rows || (row === rows && col)) continue;
         ctx.beginPath();
         if (col) { ctx.moveTo(box.x, y + high); ctx.lineTo(x, y + high); ctx.lineTo(x, y); } else ctx.moveTo(box.x, y);
@@ -184,26 +184,41 @@ function pagemap(ui) {
   }
 
   function ring(page, thick, colour) {
-    const corner = grid.place(page), { cell, high } = grid.level, wide = Math.max(cell, 7) + 1, tall = Math.max(high, 7) + 1;
-    if (corner) outline(box.x + corner[0] - (wide + 1 - cell) / 2, box.y + corner[1] - (tall + 1 - high) / 2, wide, tall, thick, colour);
+    const corner = grid.place(page), { cell, high } = grid.level, wide = Math.max(Math.floor(cell), 7) + 1, tall = Math.max(high, 7) + 1;
+    if (corner) outline(box.x + corner[0] - Math.round((wide + 1 - cell) / 2), box.y + corner[1] - Math.round((tall + 1 - high) / 2), wide, tall, thick, colour);
   }
 
   function flash() {
-    const now = performance.now(), { cols, cell, high, pages: each } = grid.level, from = grid.top * cols, to = from + grid.rows * cols;
+    const now = performance.now(), { cell, high, cols, pages: each } = grid.level, from = grid.top * cols, to = from + grid.rows * cols;
     if (!ui.still) flashes = flashes.filter(([, , when]) => now - when < FLASH);
     ctx.lineWidth = 2;
     ctx.strokeStyle = box.ink;
     for (const [a, b, when] of flashes) {
-      const age = ui.still ? 0 : (now - when) / FLASH, grow = Math.max(0, (7 - cell) / 2) + (ui.still ? 0 : 3 * (1 - age));
+      const age = ui.still ? 0 : (now - when) / FLASH, grow = Math.max(0, (7 - Math.min(cell, high)) / 2) + (ui.still ? 0 : 3 * (1 - age));
+      const first = Math.max(from, Math.floor(a / each)) - from, end = Math.min(to, Math.ceil(b / each)) - from;
+      if (first >= end) continue;
       ctx.globalAlpha = 1 - age * age;
-      const first = Math.max(from, Math.floor(a / each)), end = Math.min(to, Math.ceil(b / each));
-      for (let row = Math.floor(first / cols); row * cols < end; row++) { // one outline a row
-        const left = Math.max(0, first - row * cols), right = Math.min(cols, end - row * cols), y = box.y + (row - grid.top) * high;
-        ctx.strokeRect(box.x + left * cell - grow, y - grow, (right - left) * cell - 1 + 2 * grow, high - 1 + 2 * grow);
-      }
+      outlineOf(first, end, grow);
     }
     ctx.globalAlpha = 1;
     if (flashes.length && !ui.still) ui.paint();
+  }
+
+  function outlineOf(first, end, grow) { // cells in view from first to end - 1: a rectangle, or a shape with two steps
+    const { cols, high } = grid.level, last = end - 1, row = (i) => box.y + Math.floor(i / cols) * high, col = (i) => box.x + grid.x(i % cols);
+    const [top, foot, begin, finish] = [row(first) - grow, row(last) + high - 1 + grow, col(first) - grow, col(last) + grid.x((last % cols) + 1) - grid.x(last % cols) - 1 + grow];
+    ctx.beginPath();
+    if (row(first) === row(last)) ctx.rect(begin, top, finish - begin, foot - top);
+    else if (row(last) - row(first) === high && col(last) < col(first)) { // two pieces that do not touch
+      ctx.rect(begin, top, box.x + grid.wide - 1 + grow - begin, high - 1 + 2 * grow);
+      ctx.rect(box.x - grow, foot - high + 1 - 2 * grow, finish - box.x + grow, high - 1 + 2 * grow);
+    } else {
+      const left = box.x - grow, right = box.x + grid.x(cols) - 1 + grow, upper = row(first) + high - grow, lower = row(last) - 1 + grow;
+      const corners = [[begin, top], [right, top], [right, lower], [finish, lower], [finish, foot], [left, foot], [left, upper], [begin, upper]];
+      corners.forEach(([x, y], i) => (i ? ctx.lineTo(x, y) : ctx.moveTo(x, y)));
+      ctx.closePath();
+    }
+    ctx.stroke();
   }
 
   // ------------------------------------------------------------- legend, status

@@ -97,8 +97,8 @@ def initrd_gpa(kernel_len: int) -> int:
 
 
 def command_line(append: str | bytes) -> bytes:
-    """The command line as it is loaded and hashed: with its NUL."""
-    return (append.encode() if isinstance(append, str) else append) + b"\0"
+    """The command line as it is loaded and hashed: with its NUL. What a shell handed over as no UTF-8 is the bytes it was."""
+    return (append.encode(errors="surrogateescape") if isinstance(append, str) else append) + b"\0"
 
 
 def placement(kernel: bytes, initrd: bytes | None = None, append: str | bytes = "") -> list[tuple[int, bytes]]:

@@ -47,7 +47,7 @@ class KernelHashes(NamedTuple):
 
 def kernel_hashes(kernel: bytes, initrd: bytes | None = None, append: str | bytes = "") -> bytes:
     """The 176 bytes of the table for a kernel, its initrd (none is as empty) and its command line (hashed with a closing NUL)."""
-    line = append.encode() if isinstance(append, str) else bytes(append)
+    line = append.encode(errors="surrogateescape") if isinstance(append, str) else bytes(append)
     return HashTable(
         cmdline=HashEntry(guid=HASH_CMDLINE_GUID, hash=sha256(line + b"\0").digest()),
         initrd=HashEntry(guid=HASH_INITRD_GUID, hash=sha256(initrd or b"").digest()),

@@ -97,7 +97,6 @@ def place(what: str) -> Callable[[str], str]:
     return path
 
 
-
 # ------------------------------------------------------------- reading
 
 

@@ -12,13 +12,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from sevlab.cli import course, launch, owner, platform, verify, vmsa
 from sevlab.cli.files import Failed, Misused, api_version, number, place
 from sevlab.cli.machine import DESIGNS
 
 CHIPS = ("naples", "rome", "milan")
 GLOBAL = ("--chip", "--design", "--seed", "--firmware-api", "--nv")
-GROUPS = (course, launch, owner, vmsa, verify, platform)
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +37,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> Parser:
-    """The whole command line."""
+    """The whole command line. The verbs are imported here, so that a Ctrl-C meanwhile ends in `_run` as any other does."""
+    from sevlab.cli import course, launch, owner, platform, verify, vmsa
+
     top = Parser(prog="sevlab", description="An emulated AMD SEV host: launch, measure and attest guests without the hardware.")
     top.add_argument("--chip", choices=CHIPS, default="rome", help="the processor (default: rome)")
     top.add_argument("--design", choices=DESIGNS, default="linux-6.1", help="the kernel that the host runs (default: linux-6.1)")
@@ -55,7 +55,7 @@ def parser() -> Parser:
     top.add_argument("-q", "--quiet", action="store_true", help="no diagnostics but errors")
     top.add_argument("--version", action="store_true", help="what `sevlab version` prints")
     verbs = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
-    for group in GROUPS:
+    for group in (course, launch, owner, vmsa, verify, platform):
         group.add(verbs)
     return top
 
@@ -100,7 +100,9 @@ def _parse(top: Parser, argv: Sequence[str]) -> argparse.Namespace:
         _misplaced(argv, verb)
     args, rest = top.parse_known_args(argv)
     if args.version:
-        args.run = course.version
+        from sevlab.cli.course import version
+
+        args.run = version
     elif args.verb is None:
         raise Misused("a verb is missing (see sevlab --help)")
     elif args.verb == "lab":

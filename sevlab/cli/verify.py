@@ -19,7 +19,11 @@ def add(verbs: Any) -> None:
     """Put `verify` on the command line."""
     verb = verbs.add_parser("verify", help="verify a platform's certificates")
     verb.add_argument(
-        "path", nargs="?", type=place("verify"), metavar="DIR", help="a folder that `export` wrote, or a chain file (default: this platform's own)"
+        "path",
+        nargs="?",
+        type=place("verify"),
+        metavar="DIR",
+        help="a folder that `export` wrote, or a chain file (default: this platform's own)",
     )
     verb.add_argument("--sev", metavar="FILE", help="PDH, PEK, OCA and CEK in one file")
     verb.add_argument("--oca", metavar="FILE", help="another OCA certificate")

@@ -84,12 +84,12 @@ def _signature(args: argparse.Namespace) -> int:
 
 def update(args: argparse.Namespace) -> int:
     """Change processor and start address of a register page, and nothing else."""
+    page = _vmsa(args.filename)
     processor = any(part is not None for part in (args.family, args.model, args.stepping))
     if not processor and (args.firmware is None or not args.cpu):
         raise Misused(
             "vmsa update: there is nothing to change: it takes --family, --model or --stepping, or for a vCPU but 0 a --firmware"
         )
-    page = _vmsa(args.filename)
     if processor:
         page.rdx = _signature(args)
     if args.firmware is not None and args.cpu:

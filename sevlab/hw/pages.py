@@ -104,6 +104,7 @@ class Pages:
             self._settle()
             self._pins.add(pfn, count, -1)
         self._note(PagesUnpinned, pfn, count)
+
     def _note(self, event: type[Event], pfn: int, count: int, *values: int) -> None:
         """Say what happened, and remember for each frame that it did."""
         trace = self.trace

@@ -237,4 +237,4 @@ def returned(numbers: Sequence[int], found: Sequence[bytes]) -> Answer:
     rows = [{"exit": str(turn), "rax, on the bus": block.hex()} for turn, block in enumerate(found, 1)]
     same = [found.index(block) for block in found] == [list(numbers).index(number) for number in numbers]
     because = "Same key, same address, same registers: same ciphertext. Sealed against change, and not against being recognised."
-    return Answer("that it comes back" if same and len(set(found)) < len(found) else "nothing", table(rows), because)
+    return Answer("when one comes back" if same and len(set(found)) < len(found) else "nothing", table(rows), because)

@@ -78,7 +78,8 @@ class Rungs:
                     by = row["by"]
                     lines.append(f"  the {by} refuses if")
                 end = {"refused": "  <- refused" + (f", {row['fw']}" if row["fw"] else ""), "also": "  (also wrong, never asked)"}
-                lines.append(f"  {number:3} {signs[row['state']]} {row['code']:<{_wide(rows)}}  {row['words']}{end.get(row['state'], '')}")
+                head = f"  {number:3} {signs[row['state']]} {row['code']:<{_wide(rows)}}"
+                lines.append(f"{head}  {row['words']}{end.get(row['state'], '')}")
         return "\n".join(lines)
 
     __repr__ = describe
@@ -155,9 +156,14 @@ def _refused(error: OSError, design: designs.Design | None) -> tuple[str, Callab
                 return f"KVM_CAP_VM_{name}", enable, kernel
         for table in (vm.IOCTLS, vcpu.IOCTLS, system.IOCTLS):
             for number, row in table.items():
-                if number in IOCTL_NAMES and getattr(row.handler, "__code__", None) is frame.f_code and row.handler not in (
-                    sev_commands.memory_encrypt_op,
-                    vm.enable_cap,
+                if (
+                    number in IOCTL_NAMES
+                    and getattr(row.handler, "__code__", None) is frame.f_code
+                    and row.handler
+                    not in (
+                        sev_commands.memory_encrypt_op,
+                        vm.enable_cap,
+                    )
                 ):
                     return IOCTL_NAMES[number], row.handler, kernel
     raise LookupError(f"no handler with a ladder has raised this: {error}")

@@ -1,10 +1,10 @@
 """The reader of this notebook: a seed, the exercises opened, and how far they are.
 
-    lab.reader.seed = 1234                # numbers, addresses and keys of your own
-    case = lab.exercise("launch.digest")  # its card; what it is about stands in case.host and the like
-    lab.check("launch.digest", answer)    # a Result
-    lab.progress()                        # all of it, as a table
-    lab.progress().save("mine.json")      # if you want to keep it
+lab.reader.seed = 1234                # numbers, addresses and keys of your own
+case = lab.exercise("launch.digest")  # its card; what it is about stands in case.host and the like
+lab.check("launch.digest", answer)    # a Result
+lab.progress()                        # all of it, as a table
+lab.progress().save("mine.json")      # if you want to keep it
 """
 
 from __future__ import annotations
@@ -152,7 +152,9 @@ class Result:
             "minutes": exercise.minutes,
             "level": exercise.level,
             "dots": self._dots(),
-            "note": f"{xrays} look{'s' * (xrays != 1)} through the x-ray on this machine: the submission is marked." if xrays else "",
+            "note": f"{xrays} look{'s' * (xrays != 1)} through the x-ray on this machine: the submission is marked."
+            if xrays
+            else "",
         }
 
     def look(self) -> None:
@@ -166,17 +168,24 @@ class Result:
 
     def describe(self) -> str:
         """The card in plain text."""
-        return sheet_text(self.sheet())
+        text: str = sheet_text(self.sheet())
+        return text
 
     __repr__ = describe
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        self._widget = self._widget or checked(lambda: {**self.sheet(), "text": self.describe()}, hint=self.hint, line=self.solution, look=self.look)
+        self._widget = self._widget or checked(
+            lambda: {**self.sheet(), "text": self.describe()}, hint=self.hint, line=self.solution, look=self.look
+        )
         return _bundle(self._widget, self.describe())
 
 
 class Opened:
     """An exercise that is open: the attributes of its case are yours to use; displayed, it is the card."""
+
+    _exercise: Exercise
+    _case: Any
+    _result: Result
 
     def __init__(self, exercise: Exercise, case: Any, result: Result) -> None:
         vars(self).update(_exercise=exercise, _case=case, _result=result)

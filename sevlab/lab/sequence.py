@@ -21,15 +21,26 @@ from sevlab.abi.sev import GuestState, cmd_name, status_name
 from sevlab.journal import Packed
 from sevlab.lab.show import Text, table
 
-OWNER, KERNEL, PSP, ENGINE, GUEST, BUS = "owner", "KVM", "PSP", "engine", "guest", "bus"
+OWNER, VMM, KERNEL, PSP, ENGINE, GUEST, BUS = "owner", "VMM", "KVM", "PSP", "engine", "guest", "bus"
 HEADER = ("seq", "t", "n", "host", "lane", "kind")
 # Detail that would hide the rest: one row for each range of pages, each block, each lock.
 LEFT_OUT = frozenset(
-    {"PagesMarked", "PagesPinned", "PagesUnpinned", "Encrypted", "Decrypted", "LinesWritten", "LinesLost", "Fetched", "HostMade", "AsidsChanged"}
+    {
+        "PagesMarked",
+        "PagesPinned",
+        "PagesUnpinned",
+        "Encrypted",
+        "Decrypted",
+        "LinesWritten",
+        "LinesLost",
+        "Fetched",
+        "HostMade",
+        "AsidsChanged",
+    }
 )
 MEMORY = frozenset({"put", "get", "read", "write"})  # what a process does in its own memory; no kernel is asked
 LOCKS = {"LockTaken": 1, "LockGiven": 2, "LockAwaited": 4}
-LANES = {"owner": OWNER, "vmm": "VMM", "kvm": KERNEL, "psp": PSP, "engine": ENGINE, "guest": GUEST, "host": BUS}
+LANES = {"owner": OWNER, "vmm": VMM, "kvm": KERNEL, "psp": PSP, "engine": ENGINE, "guest": GUEST, "host": BUS}
 Fields = dict[str, Any]
 
 
@@ -70,7 +81,9 @@ NOTES: dict[str, Callable[[Fields], str]] = {
     "KeyMade": lambda row: "a key of the platform made",
     "Clflush": lambda row: "cache lines flushed",
     "Wbinvd": lambda row: "WBINVD on all processors",
-    "MeasurementChecked": lambda row: "the measurement is as expected" if row["ok"] else f"the measurement is refused: {row['reason']}",
+    "MeasurementChecked": lambda row: (
+        "the measurement is as expected" if row["ok"] else f"the measurement is refused: {row['reason']}"
+    ),
 }
 # kind of row -> from, to, label: what goes from one party to another.
 ARROWS: dict[str, Callable[[Fields], tuple[str, str, str, str]]] = {
@@ -78,8 +91,8 @@ ARROWS: dict[str, Callable[[Fields], tuple[str, str, str, str]]] = {
     "KeyInstalled": lambda row: (PSP, ENGINE, f"key into slot {row['asid']}", ""),
     "KeyRemoved": lambda row: (PSP, ENGINE, f"key out of slot {row['asid']}", ""),
     "VmExit": lambda row: (GUEST, KERNEL, f"exit {row['code']:#x}", ""),
-    "SessionMade": lambda row: (OWNER, "VMM", f"session, policy {row['policy']:#x}", ""),
-    "SecretWrapped": lambda row: (OWNER, "VMM", "secret", ""),
+    "SessionMade": lambda row: (OWNER, VMM, f"session, policy {row['policy']:#x}", ""),
+    "SecretWrapped": lambda row: (OWNER, VMM, "secret", ""),
 }
 
 
@@ -128,11 +141,21 @@ class Reader:
         kind = row["kind"]
         fields = {"kind": kind, "virtual time": f"{row['t'] / 1000:,.1f} µs"}
         fields |= {key: value for key, value in row.items() if key not in HEADER}
-        line: dict[str, Any] = {"n": row["n"], "kind": kind, "fields": fields, "source": LANES[row["lane"]], "target": "", "label": kind, "answer": ""}
+        line: dict[str, Any] = {
+            "n": row["n"],
+            "kind": kind,
+            "fields": fields,
+            "source": LANES[row["lane"]],
+            "target": "",
+            "label": kind,
+            "answer": "",
+        }
         if kind in ("Ioctl", "Syscall", "SevCommand"):
             line |= self._call(row, fields)
         elif kind in ARROWS:
             line["source"], line["target"], line["label"], line["answer"] = ARROWS[kind](row)
+            if line["target"] == VMM:  # whoever is there; before there is a process, nobody
+                line["target"] = next(reversed(self.names.values()), "")
         elif kind in LOCKS:
             words = {"LockTaken": "takes", "LockGiven": "gives back", "LockAwaited": "waits for"}
             line |= {"source": f"call {row['call']}", "label": f"{words[kind]} {row['lock']}", "lock": LOCKS[kind]}
@@ -155,7 +178,13 @@ class Reader:
         kind, data = self._argument(row["n"])
         if kind:
             fields["structure"] = kind
-        return {"source": self.names.get(pid, f"pid {pid}" if pid else "VMM"), "target": KERNEL, "label": label, "answer": answer, "data": data}
+        return {
+            "source": self.names.get(pid, f"pid {pid}" if pid else VMM),
+            "target": KERNEL,
+            "label": label,
+            "answer": answer,
+            "data": data,
+        }
 
     def _argument(self, n: int) -> tuple[str, bytes]:
         """The structure that an entry's call was given, from the journal."""
@@ -182,7 +211,13 @@ class Story:
     def describe(self) -> str:
         """The lines as a table."""
         rows = [
-            {"entry": line["n"], "from": line["source"], "to": line["target"] or "", "what": line["label"], "answer": line["answer"]}
+            {
+                "entry": line["n"],
+                "from": line["source"],
+                "to": line["target"] or "",
+                "what": line["label"],
+                "answer": line["answer"],
+            }
             for line in self.lines
         ]
         return repr(Text(table(rows).text, self.title)) if rows else "Nothing has happened. Each call you make becomes an arrow."
@@ -208,7 +243,9 @@ def lanes(host: Any, *, beside: Any = None, locks: bool = False) -> Story:
         made = widgets("lanes")
         if beside is None:
             reader = Reader(host, locks=locks)
-            return made.Lanes.of(host, lambda rows: [made.Line(**line) for line in reader.lines(rows)], lifelines(host))
+            known = lifelines(host)
+            others = sum(letter in "OV" for _, letter in known), "V"  # a new process stands behind those there are
+            return made.Lanes.of(host, lambda rows: [made.Line(**line) for line in reader.lines(rows)], known, others=others)
         theirs = Reader(beside, locks=locks).lines(beside.trace.rows())
         left, right = ([made.Line(**line) for line in lines] for lines in (mine, theirs))
         names = host.design.name, beside.design.name
@@ -222,14 +259,20 @@ def schedules(found: Any) -> Story:
 
     def steps(schedule: str) -> list[dict[str, Any]]:
         twin = found.replay(schedule)
-        return [line for line in Reader(twin, locks=True).lines(twin.trace.rows()) if line["kind"] in LOCKS or line["kind"] in ("Ioctl", "ContextMoved")]
+        return [
+            line
+            for line in Reader(twin, locks=True).lines(twin.trace.rows())
+            if line["kind"] in LOCKS or line["kind"] in ("Ioctl", "ContextMoved")
+        ]
 
     def make() -> Any:
         from sevlab.lab.ask import widgets
 
         made = widgets("lanes")
         first = found.outcomes[0].schedule if found.outcomes else ""
-        picture = made.Lanes(schedules=found.outcomes, on_pick=lambda schedule: [made.Line(**line) for line in steps(schedule)], title="schedules")
+        picture = made.Lanes(
+            schedules=found.outcomes, on_pick=lambda schedule: [made.Line(**line) for line in steps(schedule)], title="schedules"
+        )
         if first:
             picture.got_pick("", first)
         return picture

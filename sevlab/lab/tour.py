@@ -23,6 +23,7 @@ from sevlab.lab.bus import search
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import Text, table
 from sevlab.psp.firmware import CommandDone
+from sevlab.psp.launch import Loaded
 
 GVA, GPA = 0x7000_0000, 0x4000  # the page of the sentence, as the guest's program and as the guest's kernel names it
 LINE = 16  # bytes of the sentence, one block of the cipher
@@ -141,15 +142,22 @@ def refusals(calls: dict[str, Callable[[], Any]]) -> list[Refusal]:
     return found
 
 
-def moments(host: Host, vm: Any, text: bytes) -> list[dict[str, Any]]:
-    """What lay on the bus in the sentence's place, entry by entry of the journal: a row for each change."""
+def moments(host: Host, vm: Any, text: bytes, since: int = 1) -> list[dict[str, Any]]:
+    """What lay on the bus in the sentence's place, from entry `since` of the journal on: a row for each change."""
     hpa = addresses(host, vm)["hpa"]
     rows: list[dict[str, Any]] = []
-    for n in range(1, host.n + 1):
+    for n in sorted({since, *_writers(host, since)}):
         found = kind(host.at(n).probe(hpa, len(text)), text)
         if not rows or rows[-1]["on the bus"] != found:
             rows.append({"after entry": n, "on the bus": found})
     return rows
+
+
+def _writers(host: Host, since: int) -> set[int]:
+    """The entries that can have changed a guest's memory: it ran, the firmware loaded, or somebody wrote."""
+    ran = {row["n"] for row in host.trace.rows(VmExit, Loaded)}
+    wrote = {row["n"] for row in host.journal if row["what"] in ("write", "dram.write")}
+    return {n for n in ran | wrote if n >= since}
 
 
 # ------------------------------------------------------------------ answers
@@ -157,12 +165,13 @@ def moments(host: Host, vm: Any, text: bytes) -> list[dict[str, Any]]:
 
 def _event(row: dict[str, Any]) -> dict[str, str]:
     """A row of the trace as party and deed."""
-    deeds = {
-        "AsidTaken": lambda: ("kernel", f"chooses key slot {row['asid']}"),
-        "KeyInstalled": lambda: ("engine", f"has a key in slot {row['asid']}"),
-        "CommandDone": lambda: ("PSP", f"has done {cmd_name(row['cmd'])}"),
-    }
-    who, deed = deeds[row["kind"]]()
+    match row["kind"]:
+        case "AsidTaken":
+            who, deed = "kernel", f"chooses key slot {row['asid']}"
+        case "KeyInstalled":
+            who, deed = "engine", f"has a key in slot {row['asid']}"
+        case _:
+            who, deed = "PSP", f"has done {cmd_name(row['cmd'])}"
     return {"who": who, "does what": deed}
 
 

@@ -21,7 +21,7 @@ from sevlab.lab.attempt import Refusal
 from sevlab.lab.bus import bus
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import Text, table
-from sevlab.lab.tweak import Box, xor
+from sevlab.lab.tweak import Box, solve_tweaks, xor
 from sevlab.vmm import ram
 
 BLOCK, PAGE = 16, 4096
@@ -123,6 +123,14 @@ def compared(found: Mapping[int, bytes], published: Mapping[int, str]) -> Text:
         again = "four times the same" if found[bit] == found[bit][:4] * 4 else "all its own"
         rows.append({"bit": bit, "found": found[bit][:4].hex(), "published": published[bit], "16 bytes": again})
     return table(rows)
+
+
+def contradiction(equations: Sequence[tuple[int, bytes]]) -> Text:
+    """What the equations of an XEX engine come to: the sentence with which solving them is refused, or that they agree."""
+    try:
+        return Text(f"{len(solve_tweaks(equations))} constants follow")
+    except ValueError as no:
+        return Text(str(no))
 
 
 def repeated(data: bytes) -> float:

@@ -15,7 +15,7 @@ def need_bytes(what: str, value: Any) -> bytes:
         how = "; pathlib.Path(...).read_bytes() has those of a file, bytes.fromhex(...) those of a hex text"
     elif hasattr(value, "image"):
         how = "; a program's are its .image()"
-    raise TypeError(f"{what} is bytes, not {shown(value)}{how}")
+    raise TypeError(f"{what} is bytes, not {type(value).__name__}{how}")  # its value may be a key, and goes into no traceback
 
 
 def need_number(what: str, value: Any) -> int:

@@ -72,7 +72,7 @@ def wrap_secret(
     """
     tek, tik, measure = need_bytes("a TEK", tek), need_bytes("a TIK", tik), need_bytes("a measurement", measure)
     payload, iv = need_bytes("a payload", payload), None if iv is None else need_bytes("an IV", iv)
-    if len(api) < 2 or not all(isinstance(number, int) for number in api):
+    if not isinstance(api, Sequence) or len(api) < 2 or not all(isinstance(number, int) for number in api):
         raise ValueError(f"an API version is (major, minor, ...), not {api!r}")
     if len(tek) != 16 or len(tik) != 16:
         raise ValueError(f"TEK and TIK have 16 bytes each, these have {len(tek)} and {len(tik)}")

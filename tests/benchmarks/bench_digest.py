@@ -24,10 +24,10 @@ import sys, time
 {call}
 for line in sys.stdin:
     start = time.thread_time()
-    for _ in range(%d):
+    for _ in range({calls}):
         digest = call()
-    print(digest.hex(), (time.thread_time() - start) / %d, flush=True)
-""" % (CALLS, CALLS)
+    print(digest.hex(), (time.thread_time() - start) / {calls}, flush=True)
+"""
 
 OURS = """
 from pathlib import Path
@@ -74,7 +74,7 @@ class Worker:
     """An interpreter that makes a call so many times whenever it is asked."""
 
     def __init__(self, python: str, call: str, path: str = "") -> None:
-        source = WORKER.replace("{call}", call)
+        source = WORKER.format(call=call, calls=CALLS)
         self.process = subprocess.Popen(
             [python, "-c", source],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": path} if path else {},

@@ -7,7 +7,8 @@ broke. JSON=FILE in the environment, or --json FILE, writes them too.
 
 Rounds of both sides are interleaved and the ratio of each round is taken, because the speed of a machine drifts by half
 within a minute and its ratios do not. The gate is the median ratio, with 15 % of slack: noise of the medians here.
-Absolute times are printed and never judged.
+Absolute times are printed and never judged. They are seconds of the thread's own processor time, so that what else the
+machine does counts for nobody, except where a side asks another process and waits: then it is the clock on the wall.
 
 A module `bench_NAME.py` has one function, `figures()`, that yields what `pair` returns.
 """
@@ -28,6 +29,7 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).resolve().parent
 SLACK = 1.15
+Clock = Callable[[], float]
 ROUND = 0.02  # seconds that one side of one round lasts at least
 
 
@@ -65,18 +67,20 @@ def pair(
     before: Callable[[], Any] | None = None,
     per: int = 1,
     note: str = "",
+    clock: Clock = time.thread_time,
 ) -> Figure:
     """Measure `ours` against `limit`: the median over the rounds of the ratio of their times.
 
     `before` runs, unmeasured, ahead of each side of each round. `per` is how many operations one call of either makes.
+    `clock` gives seconds.
     """
-    counts = [_count(side, before) for side in (limit, ours)]
+    counts = [_count(side, before, clock) for side in (limit, ours)]
     taken: list[list[float]] = [[], []]
     for turn in range(rounds):
         for side in (0, 1) if turn % 2 else (1, 0):
             if before:
                 before()
-            taken[side].append(_timed((limit, ours)[side], counts[side]) / per)
+            taken[side].append(_timed((limit, ours)[side], counts[side], clock) / per)
     ratio = statistics.median(mine / theirs for theirs, mine in zip(*taken, strict=True))
     return Figure(name, goal, ratio, statistics.median(taken[1]), statistics.median(taken[0]), note)
 
@@ -86,28 +90,28 @@ def absent(name: str, goal: float, why: str) -> Figure:
     return Figure(name, goal, None, note=why)
 
 
-def _timed(call: Callable[[], Any], count: int) -> float:
+def _timed(call: Callable[[], Any], count: int, clock: Clock) -> float:
     """Seconds a call, over `count` calls, with the garbage collector at rest."""
     was = gc.isenabled()
     gc.disable()
     try:
         turns = range(count)
-        start = time.perf_counter()
+        start = clock()
         for _ in turns:
             call()
-        return (time.perf_counter() - start) / count
+        return (clock() - start) / count
     finally:
         if was:
             gc.enable()
 
 
-def _count(call: Callable[[], Any], before: Callable[[], Any] | None) -> int:
+def _count(call: Callable[[], Any], before: Callable[[], Any] | None, clock: Clock) -> int:
     """How many calls fill a round; it also warms the caches."""
     if before:
         before()
     count = 1
     while True:
-        took = _timed(call, count) * count
+        took = _timed(call, count, clock) * count
         if took >= ROUND / 2:
             return max(1, round(count * ROUND / took))
         count *= 4

@@ -148,3 +148,43 @@ def test_keys_are_readable_by_their_owner_only(tmp_path):
 
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     assert modes == {"open": 0o644, "key": 0o600}
+
+
+def test_a_link_is_written_through_and_stays_a_link(tmp_path):
+    (tmp_path / "there").write_bytes(b"before")
+    (tmp_path / "link").symlink_to("there")
+
+    save({tmp_path / "link": b"after"})
+
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "there").read_bytes() == b"after"
+
+
+def test_what_is_no_file_is_written_to_and_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+    save({tmp_path / "pipe": b"through", tmp_path / "file": b"f"})
+
+    assert os.read(reader, 100) == b"through"
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    os.close(reader)
+
+
+def test_a_name_may_be_as_long_as_the_file_system_takes(tmp_path):
+    save({tmp_path / ("n" * 255): b"long"})
+
+    assert (tmp_path / ("n" * 255)).read_bytes() == b"long"
+
+
+def test_a_number_of_thousands_of_digits_is_a_number(tmp_path):
+    assert integer("0" * 5000 + "7") == 7
+    with pytest.raises(Misused, match=r"^seed: 9{48}\.\.\. is more than 0xffffffffffffffff$"):
+        integer("9" * 5000, "seed")
+    with pytest.raises(Misused, match="is no MAJOR.MINOR.BUILD"):
+        api_version("1" * 5000 + ".1.1")
+
+
+@pytest.mark.parametrize("word", ["a\udcff\udcfe", "A" * 5000 + "!", "\udcff" * 300])
+def test_a_word_that_is_no_text_is_no_base64_either(word):
+    with pytest.raises(Failed, match="^tik: .{1,400} is neither a file nor base64$"):
+        blob_or_text(word, "tik", 16)

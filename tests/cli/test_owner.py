@@ -9,6 +9,7 @@ import json
 import pytest
 
 from sevlab.abi import boot
+from sevlab.abi.hashes import kernel_hashes
 from sevlab.abi.session import Session
 from sevlab.abi.vmsa import Vmsa
 from sevlab.cli.main import main
@@ -358,3 +359,36 @@ def test_a_session_that_cannot_be_made_leaves_no_file(refused, files, pdh, statu
 
 def test_a_certificate_that_is_no_pdh_makes_no_session(refused, pdh):
     assert "PDH" in refused(1, "session", pdh.with_name("pek.cert"), 5)
+
+
+def test_a_command_line_that_is_no_utf_8_is_measured_as_the_bytes_it_is(sevlab, files):
+    image, kernel = files["full.fd"], files["kernel"]
+    found = sevlab(
+        "--seed", 7, "-q", "launch", "--firmware", image, "--kernel", kernel, "--append", "a\udcff", "--policy", 1, "--json"
+    )
+
+    hashed = kernel_hashes(kernel.read_bytes(), None, b"a\xff")
+    assert json.loads(found.out)["launch_digest"] == hashlib.sha256(image.read_bytes() + hashed).hexdigest()
+    assert hashed == kernel_hashes(kernel.read_bytes(), None, "a\udcff")
+
+
+def test_a_register_page_is_not_updated_with_nothing(sevlab, refused):
+    sevlab("vmsa", "build", "v", "--cpu", 0)
+
+    assert "nothing to change" in refused(2, "vmsa", "update", "v", "--cpu", 1)
+    assert "nothing to change" in refused(2, "vmsa", "update", "v", "--cpu", 0, "--firmware", "any")
+
+
+def test_header_and_payload_are_two_files_whatever_they_are_called(refused, files):
+    words = (
+        "--tik",
+        "A" * 22 + "==",
+        "--tek",
+        "A" * 22 + "==",
+        "--launch-measure-blob",
+        "A" * 64,
+        "--secret",
+        f"luks-key:{files['text']}",
+    )
+
+    assert "two files" in refused(2, "secret", "build", *words, "h", "given/../h")

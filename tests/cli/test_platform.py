@@ -68,7 +68,7 @@ def test_the_full_chain_is_one_file_in_sevctls_order(sevlab, tmp_path):
 
 @pytest.mark.parametrize("where", ["short", "none/deep"])
 def test_export_to_where_no_folder_can_be_fails_and_leaves_nothing(refused, files, where):
-    assert re.search("exists|No such file", refused(1, "--seed", 7, "export", files.get(where, where)))
+    assert re.search("this is a file|No such file", refused(1, "--seed", 7, "export", files.get(where, where)))
 
 
 def test_without_a_seed_the_chosen_one_is_told_and_repeats_the_platform(sevlab, tmp_path):
@@ -296,3 +296,19 @@ def test_the_file_of_another_platform_is_refused_and_kept(sevlab, refused, tmp_p
 @pytest.mark.parametrize("name", ["short", "empty", "folder", "none/nv"])
 def test_a_file_that_is_no_persistent_area_is_refused(refused, files, name):
     refused(1, "--seed", 7, "--nv", files.get(name, name), "rotate")
+
+
+def test_the_owners_certificate_and_key_are_two_files(refused, tmp_path):
+    (tmp_path / "link").symlink_to("oca")
+
+    for other in ("oca", "./oca", "link"):
+        assert "two files" in refused(2, "generate", "oca", other)
+
+
+def test_an_nv_that_never_ends_is_not_read_to_its_end(refused):
+    assert "takes 32768 bytes, this file has more" in refused(1, "--seed", 7, "--nv", "/dev/zero", "show", "version")
+
+
+@pytest.mark.parametrize("words", [("--nv", "", "show", "version"), ("export", ""), ("verify", ""), ("generate", "", "key")])
+def test_a_path_without_a_name_is_none(refused, words):
+    assert "the name of a file or folder is missing" in refused(2, *words)

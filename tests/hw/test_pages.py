@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sevlab.hw import pages
-from sevlab.hw.pages import NAMES, Pages, PagesMarked, PagesPinned, PagesUnpinned, Run
+from sevlab.hw.pages import HELD, NAMES, Pages, PagesMarked, PagesPinned, PagesUnpinned, Run
 from sevlab.trace import Trace
 
 COUNT = 64
@@ -179,3 +179,39 @@ def test_a_range_that_is_refused_changes_no_frames_event() -> None:
     with pytest.raises(OverflowError):
         frames.unpin(0, 4)
     assert [frames.event(pfn) for pfn in (0, 3, COUNT - 1)] == [None] * 3
+
+
+def test_more_ranges_than_are_noted_are_counted_all_the_same() -> None:
+    frames = Pages(4 * HELD, Trace())
+    for first in range(2 * HELD):
+        frames.pin(first, 3)
+        frames.pin(first, 3)
+    assert [frames.pins(pfn) for pfn in (0, 1, 2, HELD, 2 * HELD + 1, 2 * HELD + 2)] == [2, 4, 6, 6, 2, 0]
+
+    for first in range(2 * HELD):
+        frames.unpin(first, 3)
+        frames.unpin(first, 3)
+    assert frames.pinned() == 0
+    with pytest.raises(OverflowError):
+        frames.unpin(0, 3)
+
+
+def test_a_frame_that_is_pinned_65535_times_is_not_pinned_once_more_by_another_range() -> None:
+    frames = Pages(COUNT, Trace(on=False))
+    for _ in range(65_535):
+        frames.pin(3, 1)
+    with pytest.raises(OverflowError):
+        frames.pin(2, 3)
+    assert [frames.pins(pfn) for pfn in (2, 3, 4)] == [0, 65_535, 0]
+    frames.unpin(3)
+    frames.pin(2, 3)
+    assert [frames.pins(pfn) for pfn in (2, 3, 4)] == [1, 65_535, 1]
+
+
+def test_the_event_that_changed_a_frame_is_its_own_also_where_ranges_overlap() -> None:
+    frames = Pages(COUNT, Trace())
+    frames.mark(0, 8, pages.HOST)
+    frames.pin(2, 2)
+    frames.unpin(2, 2)
+    frames.mark(3, 4, pages.SHARED)
+    assert [frames.event(pfn) for pfn in range(9)] == [0, 0, 2, 3, 3, 3, 3, 0, None]

@@ -47,6 +47,7 @@ def book(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """The lab, open in JupyterLab and run."""
     rig = _rig()
     rig.require()
+    pytest.importorskip("sevlab_widgets", reason="sevlab is not installed here (make setup)")
     notebook = json.loads((judges.ROOT / "notebooks/01_launch.ipynb").read_text())
     notebook["metadata"] = rig.notebook([])["metadata"]
     with rig.Lab(tmp_path_factory.mktemp("lab"), dark=request.param) as lab:
@@ -67,7 +68,7 @@ def card(book: Any, words: str) -> Any:
                 if (cell.type === 'code' && cell.sharedModel.source.includes(words)) await list.scrollToItem(i, 'center'); } }""",
         words,
     )
-    found = book.page.locator(".sevlab-card").filter(has_text=words)
+    found = book.page.locator(".sl").filter(has_text=words)
     found.wait_for()
     return found
 
@@ -85,15 +86,16 @@ def test_the_lab_runs_from_top_to_bottom_and_asks_nobody_outside(book: Any) -> N
     assert book.lab.foreign() == []
 
 
-def test_an_answer_by_mouse_opens_the_card_and_closes_the_other_answers(book: Any) -> None:
+def test_an_answer_by_mouse_locks_the_card_and_opens_it(book: Any) -> None:
     one = card(book, "Every signature in this chain fits")
-    assert not one.locator(".reveal").is_visible()
+    assert one.locator(".sl-status").inner_text() == "Not answered yet. You may read on; the card keeps your place."
 
-    one.get_by_text("yes", exact=True).click()
+    one.get_by_label("yes", exact=True).check()
+    one.get_by_role("button", name="Commit").click()
+    one.locator(".sl-reveal").wait_for()
 
-    assert one.locator(".reveal").inner_text().startswith("You said: yes. The machine says: no.")
-    assert not one.locator(".wait").is_visible()
-    assert one.locator("input").nth(1).is_hidden()
+    assert one.locator(".sl-status").inner_text() == "You said: yes. The machine says: no."
+    assert one.locator("input:enabled").count() == 0
     shot(book, "mouse")
 
 
@@ -102,10 +104,11 @@ def test_an_answer_by_keyboard_changes_nothing_in_the_notebook(book: Any) -> Non
     one = card(book, "Which of the four")
     one.locator("input").first.focus()
 
-    for key in ("Tab", "a", "d", "d", "ArrowDown", "Space"):
+    for key in ("ArrowDown", "a", "d", "d", "Enter"):
         book.page.keyboard.press(key)
+    one.locator(".sl-reveal").wait_for()
 
-    assert one.locator(".reveal").inner_text().startswith("You said: the policy. The machine says: one more vCPU.")
+    assert one.locator(".sl-status").inner_text() == "You said: the policy. The machine says: one more vCPU."
     assert book.page.evaluate(COUNT) == before
     shot(book, "keys")
 

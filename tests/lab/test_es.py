@@ -175,5 +175,5 @@ def test_a_number_that_comes_back_to_a_register_comes_back_on_the_bus(hosts: Any
     numbers = (7, 200, 7, 31)
     blocks = es.observed(host, launch(host, es.teller, args=(numbers,)), 4)
 
-    assert es.returned(numbers, blocks).says == "that it comes back"
+    assert es.returned(numbers, blocks).says == "when one comes back"
     assert es.returned((1, 2, 3), blocks[1:]).says == "nothing"

@@ -35,14 +35,21 @@ def _answer(case: Any) -> int:
 
 def made(**changes: Any) -> Exercise:
     base = Exercise(
-        id="test.sum", title="A sum", minutes=1, level="core", kind="value", ask="{number}?", setup=lambda seed: SimpleNamespace(number=2 * seed),
+        id="test.sum",
+        title="A sum",
+        minutes=1,
+        level="core",
+        kind="value",
+        ask="{number}?",
+        setup=lambda seed: SimpleNamespace(number=2 * seed),
         check=lambda case, answer: Finding([Row("sum", str(answer), str(case.number))], {"less": answer < case.number}),
-        reference=_answer, hints=("Add.", "Twice."),
+        reference=_answer,
+        hints=("Add.", "Twice."),
         diagnoses=(
             Diagnosis("less", lambda case, answer, found: found.facts["less"] and {"by": case.number - answer}, "It is {by} more."),
             Diagnosis("small", lambda case, answer, found: answer < 3, "Never said: the first that fits speaks."),
         ),
-    )  # fmt: skip
+    )
     return replace(base, **changes)
 
 
@@ -103,7 +110,7 @@ def test_the_solution_is_the_reference_answers_own_source() -> None:
 
 
 def test_an_unknown_exercise_is_refused_with_those_there_are() -> None:
-    with pytest.raises(LookupError, match="lab launch has launch.digest"):
+    with pytest.raises(LookupError, match=r"lab launch has launch\.digest"):
         find("launch.nothing")
     with pytest.raises(LookupError, match="the labs are launch"):
         of_lab("nothing")
@@ -175,7 +182,9 @@ class TestReader:
     def test_an_opened_exercise_gives_what_it_promises_and_no_more(self) -> None:
         case = exercise("launch.measure")
 
-        assert len(case.tik) == 16 and "policy" in dir(case) and repr(case).startswith("launch.measure · The number that proves it: –")
+        assert (
+            len(case.tik) == 16 and "policy" in dir(case) and repr(case).startswith("launch.measure · The number that proves it: –")
+        )
         with pytest.raises(AttributeError, match="gives host, tik"):
             _ = case.measure
 

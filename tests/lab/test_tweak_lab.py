@@ -86,6 +86,8 @@ def test_one_bit_is_one_constant_and_forty_pairs_are_all_of_them(boxes: Any) -> 
 def test_on_xex_one_bit_is_no_constant(boxes: Any) -> None:
     box = boxes("rome")
     assert scenes.linear(box.host, 17, box.difference(box.hpa(), box.hpa() ^ 1 << 17, LINE)).says == "noise"
+    assert "contradict" in str(scenes.contradiction(scenes.pairs(box, 40)))
+    assert str(scenes.contradiction(scenes.pairs(boxes("naples"), 40))) == "28 constants follow"
 
 
 def test_mappings_that_change_places_take_their_text_along(boxes: Any) -> None:

@@ -417,3 +417,73 @@ def test_guest_memory_is_one_slot_at_zero_and_one_below_4_gib(host):
     with pytest.raises(OSError) as no:
         vmm.steps.add_memory(vm, 0x1800, 0x1000)
     assert no.value.errno == EINVAL
+
+
+# ------------------------------------------------------------- arguments that are none
+
+
+def plainly():
+    return 3
+
+
+@pytest.mark.parametrize(
+    ("wrong", "line"),
+    [
+        ({"firmware": "OVMF.fd"}, "firmware is bytes, not 'OVMF.fd'; pathlib.Path"),
+        ({"firmware": 4096}, "firmware is bytes, not 4096"),
+        ({"program": plainly}, "program is a guest program"),
+        ({"kernel": "vmlinuz"}, "kernel is bytes or a guest program"),
+        ({"kernel": plainly}, "kernel is bytes or a guest program"),
+        ({"kernel": b"k", "initrd": "initrd"}, "initrd is bytes"),
+        ({"kernel": b"k", "append": None}, "append is the kernel's command line"),
+        ({"policy": "1"}, "policy is a number, not '1'"),
+        ({"vcpus": 1.5}, "vcpus is a number, not 1.5"),
+        ({"memory": "1G"}, "memory is a number, not '1G'"),
+        ({"process": "vmm"}, "process is a Process of the host"),
+        ({"session": "s"}, "a session is what owner.new_session made"),
+        ({"session": (1, 2)}, "a session is what owner.new_session made"),
+        ({"session": (b"",)}, "a session is what owner.new_session made"),
+    ],
+)
+def test_an_argument_that_is_no_such_thing_is_refused_in_the_callers_words(host, wrong, line):
+    with pytest.raises(TypeError) as no:
+        vmm.launch(host, **{"firmware": image()} | wrong)
+
+    assert line in str(no.value)
+    assert not host.processes
+
+
+def test_a_guest_is_launched_on_a_host_and_by_a_process_of_this_one(host):
+    with pytest.raises(TypeError, match="a guest is launched on a Host, not on None"):
+        vmm.launch(None, firmware=image())
+    with Host("rome", seed=8) as elsewhere, pytest.raises(ValueError, match="process qemu belongs to another host"):
+        vmm.launch(host, firmware=image(), process=elsewhere.process("qemu"))
+
+
+@pytest.mark.parametrize("policy", [-1, 1 << 32])
+def test_a_policy_has_32_bits(host, policy):
+    with pytest.raises(ValueError, match="a policy has 32 bits"):
+        vmm.launch(host, firmware=image(), policy=policy)
+
+
+@pytest.mark.parametrize("design", [designs.LINUX_6_1, designs.LINUX_6_12])
+def test_a_refused_guest_leaves_a_process_of_the_callers_as_it_was(design):
+    with Host("rome", design, seed=7, cgroups={"/none": {"sev": 0}}) as host:
+        process = host.process("qemu", cgroup="/none", memlock=1 << 30)
+        before = repr(process)
+        with pytest.raises(OSError) as no:
+            vmm.launch(host, firmware=image(), process=process)
+
+        assert no.value.errno == EBUSY
+        assert repr(process) == before
+
+
+def test_an_ordinary_vm_has_no_policy_to_show(host):
+    assert repr(vmm.launch(host, firmware=image(), policy=None)) == "<Vm: without a key, fd 5 of vmm, 1 vCPUs>"
+
+
+def test_a_secret_is_bytes(host):
+    vm = vmm.launch(host, firmware=image(), policy=1)
+
+    with pytest.raises(TypeError, match=r"a secret's payload is bytes, as owner\.wrap_secret makes them, not str"):
+        vm.inject_secret(b"header", "hush")

@@ -13,7 +13,8 @@ looked = []
 def look():
     looked.append(1)
     return Shown("yes", "0x1000  8f 02 5c d1\\n0x2000  8f 02 5c d1", "The digest knows order, not places.")
-card = Ask("The same bytes in the same order, at other addresses. Is the digest the same?", ["yes", "no", "only on Naples"], reveal=look)
+question = "The same bytes in the same order, at other addresses. Is the digest the same?"
+card = Ask(question, ["yes", "no", "only on Naples"], reveal=look)
 card
 """
 NUMBER = """

@@ -20,12 +20,14 @@ lab.ladder("MOVE_ENC_CONTEXT_FROM", beside=designs.POSTED)
 """
 BREAK = """
 from sevlab_widgets.ladder import Column, Ladder, Rung
-rules = [("the VM is no SEV guest", "ENOTTY"), ("the structure cannot be read", "EFAULT"), ("a vCPU exists already", "EINVAL"), ("no key slot is free", "EBUSY")]
+rules = [("the VM is no SEV guest", "ENOTTY"), ("the structure cannot be read", "EFAULT"),
+         ("a vCPU exists already", "EINVAL"), ("no key slot is free", "EBUSY")]
 def call(wrong):
     first = min(wrong, default=9)
     state = lambda i: "passed" if i < first else "refused" if i == first else "also" if i in wrong else "unasked"
-    return [Column("", [Rung(words, code, state(i), by="kernel", letter="K", source="sev_guest_init") for i, (words, code) in enumerate(rules)])]
-card = Ladder([Column("", [Rung(words, code, by="kernel", letter="K") for words, code in rules])], call="KVM_SEV_INIT", on_call=call)
+    return [Column("", [Rung(words, code, state(i), "kernel", "K", "sev_guest_init") for i, (words, code) in enumerate(rules)])]
+first = [Column("", [Rung(words, code, by="kernel", letter="K") for words, code in rules])]
+card = Ladder(first, call="KVM_SEV_INIT", on_call=call)
 card
 """
 
@@ -36,7 +38,9 @@ def test_a_refusal_shows_which_rung_said_no(notebook, shot):
 
     assert "Rung 24 of 34 refused: POLICY_MAC does not match; EIO, firmware BAD_MEASUREMENT." in book.status()
     card.locator("[data-key='0/23']").click()
-    assert book.status().startswith("Rung 24: EIO if POLICY_MAC does not match, asked by the firmware; refused with EIO, firmware BAD_MEASUREMENT.")
+    assert book.status().startswith(
+        "Rung 24: EIO if POLICY_MAC does not match, asked by the firmware; refused with EIO, firmware BAD_MEASUREMENT."
+    )
     book.page.keyboard.press("Enter")
     book.settle(300)
     assert "Source:" in book.status()

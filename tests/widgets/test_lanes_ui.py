@@ -22,7 +22,7 @@ BIG = """
 from sevlab_widgets.lanes import Lanes, Line
 parties = [("owner", "O"), ("qemu", "V"), ("KVM", "K"), ("PSP", "P"), ("engine", "E"), ("guest", "G")]
 names = [name for name, _ in parties]
-big = Lanes([Line(i, names[i % 5], names[(i + 1) % 5], f"call {i}", "EBUSY" if i % 97 == 0 else "0", kind=f"kind {i % 7}", bad=i % 97 == 0,
+big = Lanes([Line(i, names[i % 5], names[(i + 1) % 5], f"call {i}", "0" if i % 97 else "EBUSY", f"kind {i % 7}", not i % 97,
                   fields={"number": i}, data=bytes(range(48))) for i in range(100_000)], lifelines=parties)
 big
 """
@@ -36,9 +36,11 @@ lab.lanes(host, beside=two)
 SCHEDULES = """
 from sevlab_widgets.lanes import Lanes, Line, Tile
 def steps(schedule):
-    lines = [Line(i, f"call {digit}", "KVM" if i % 3 else "", f"step {i}", "0", lock=1 if i == 1 else 2 if i == 4 else 0) for i, digit in enumerate(schedule, 1)]
-    return lines
-picture = Lanes(schedules=[Tile("A", ("done", "EBUSY"), 35, "1111222"), Tile("B", ("EBUSY", "done"), 34, "2221111"), Tile("C", ("waits for vm-b", "waits for vm-a"), 1, "1212121")],
+    return [Line(i, f"call {digit}", "KVM" if i % 3 else "", f"step {i}", "0", lock={1: 1, 5: 2}.get(i, 0))
+            for i, digit in enumerate(schedule, 1)]
+tiles = [Tile("A", ("done", "EBUSY"), 35, "1111222"), Tile("B", ("EBUSY", "done"), 34, "2221111"),
+         Tile("C", ("waits for vm-b", "waits for vm-a"), 1, "1212121")]
+picture = Lanes(schedules=tiles,
                 on_pick=steps, lifelines=[("call 1", "V"), ("call 2", "V"), ("KVM", "K")], title="schedules")
 picture
 """

@@ -141,3 +141,13 @@ def test_the_clock_calls_in_the_order_of_time_not_of_asking(count):
     wait_for(lambda: len(seen) == count)
 
     assert seen == list(reversed(range(count)))
+
+
+def test_a_function_that_raises_is_logged_and_the_clock_goes_on(caplog):
+    clock, seen = Clock(), []
+
+    clock.later(0.0, lambda: 1 // 0)
+    clock.later(0.05, lambda: seen.append("still here"))
+    wait_for(lambda: seen)
+
+    assert "a frame could not be sent" in caplog.text

@@ -21,7 +21,7 @@ ZEROS = bytes(16)
 
 def short(data: Any) -> str:
     """Bytes as the table has room for them."""
-    return data[:12].hex(" ", 4) + "…" if len(data) > 12 else data.hex(" ", 4)
+    return bytes(data[:12]).hex(" ", 4) + "…" * (len(data) > 12)
 
 
 def _bytes_of(answer: Any, sizes: tuple[int, ...], name: str) -> str:
@@ -29,7 +29,7 @@ def _bytes_of(answer: Any, sizes: tuple[int, ...], name: str) -> str:
     if hasattr(answer, "digest"):
         return f"This is the hash itself, still open. Give its {sizes[0]} bytes: `.digest()`."
     if isinstance(answer, str):
-        return f"This is text of {len(answer)} letters. {name} has {sizes[0]} bytes: `.digest()` gives them, `.hexdigest()` writes them out."
+        return f"This is text of {len(answer)} letters. {name} has {sizes[0]} bytes: `.digest()`, not `.hexdigest()`."
     if not isinstance(answer, bytes | bytearray):
         return f"This is of type {type(answer).__name__}. {name} has {sizes[0]} bytes, as `bytes`."
     return "" if len(answer) in sizes else f"These are {len(answer)} bytes. {name} has {sizes[0]}."
@@ -44,7 +44,7 @@ def _digest_check(case: DigestCase, answer: bytes) -> Finding:
 
 def _digest_reference(case: DigestCase) -> bytes:
     running = hashlib.sha256()
-    for name, gpa, data in case.loads:
+    for _name, _gpa, data in case.loads:
         running.update(data)
     return running.digest()
 
@@ -84,7 +84,8 @@ DIGEST = Exercise(
         Diagnosis(
             "addresses",
             lambda case, answer, _: answer == hashlib.sha256(case.a + case.b + case.c).digest(),
-            "That is the order of the addresses. The firmware hashed in the order of the commands; it was not told to look at addresses.",
+            "That is the order of the addresses. The firmware hashed in the order of the commands; it was not told to look at "
+            "addresses.",
         ),
         Diagnosis(
             "ciphertext",
@@ -129,7 +130,8 @@ MEASURE = Exercise(
     level="core",
     kind="value",
     ask="From TIK, API {api[0]}.{api[1]} build {api[2]}, your policy {policy:#x}, the digest and the nonce, compute MEASURE.\n"
-    "They are case.tik, case.api, case.policy, case.digest and case.nonce. Give 32 bytes: answer = hmac.digest(case.tik, ..., 'sha256')",
+    "They are case.tik, case.api, case.policy, case.digest and case.nonce. Give 32 bytes: "
+    "answer = hmac.digest(case.tik, ..., 'sha256')",
     setup=MeasureCase,
     check=_measure_check,
     reference=_measure_reference,
@@ -143,9 +145,11 @@ MEASURE = Exercise(
     diagnoses=(
         Diagnosis(
             "short form",
-            lambda case, answer, _: answer[:32] == hmac256(case.tik, measure_message((0, 16, 0), case.policy, case.digest, case.nonce)),
-            "This is what firmware up to API 0.16 would answer: it left out 04, the version and the build. From 0.17 they are in, so that a "
-            "rollback shows.",
+            lambda case, answer, _: (
+                answer[:32] == hmac256(case.tik, measure_message((0, 16, 0), case.policy, case.digest, case.nonce))
+            ),
+            "This is what firmware up to API 0.16 would answer: it left out 04, the version and the build. From 0.17 they are in, "
+            "so that a rollback shows.",
         ),
         Diagnosis(
             "byte order",
@@ -217,10 +221,11 @@ POLICY = Exercise(
         ),
         Diagnosis(
             "version",
-            lambda case, answer, found: found.facts["start"] == "POLICY_FAILURE"
-            and dict(zip(("major", "minor"), policy_api(answer), strict=True)),
-            "This asks for API {major}.{minor}: no platform on earth has it, so LAUNCH_START answers POLICY_FAILURE everywhere. Major is bits "
-            "16 to 23, minor 24 to 31.",
+            lambda case, answer, found: (
+                found.facts["start"] == "POLICY_FAILURE" and dict(zip(("major", "minor"), policy_api(answer), strict=True))
+            ),
+            "This asks for API {major}.{minor}: no platform on earth has it, so LAUNCH_START answers POLICY_FAILURE everywhere. "
+            "Major is bits 16 to 23, minor 24 to 31.",
         ),
         Diagnosis(
             "debugging",
@@ -297,7 +302,8 @@ ZERO = Exercise(
     level="core",
     kind="fresh",
     ask="Somebody launched {loaded_name} without a session. Forge the 48 bytes for {image}, an image that was never loaded "
-    "(case.digest, case.policy, case.api). Then say which of two owners believes you: the lazy one brought no session, the careful one did.\n"
+    "(case.digest, case.policy, case.api). Then say which of two owners believes you: the lazy one brought no session, "
+    "the careful one did.\n"
     'def forge(digest, policy, api): ... and answer = {{"lazy": ..., "careful": ...}}; lab.check("launch.zero", forge, answer)',
     setup=ZeroCase,
     check=_zero_check,
@@ -322,11 +328,13 @@ ZERO = Exercise(
         ),
         Diagnosis(
             "honest",
-            lambda case, answer, found: found.facts["forged"]
-            and owner.check_measurement(
-                found.facts["forged"], digest=case.loaded_digest, tik=ZEROS, policy=case.policy, api=case.api
-            ).ok
-            and {"image": case.image},
+            lambda case, answer, found: (
+                found.facts["forged"]
+                and owner.check_measurement(
+                    found.facts["forged"], digest=case.loaded_digest, tik=ZEROS, policy=case.policy, api=case.api
+                ).ok
+                and {"image": case.image}
+            ),
             "That is an honest measurement. The point is one for {image} that was never loaded.",
         ),
     ),

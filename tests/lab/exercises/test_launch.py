@@ -114,7 +114,9 @@ def measure() -> MeasureCase:
 def test_old_firmware_left_the_version_out(measure: MeasureCase) -> None:
     short = hmac.digest(measure.tik, measure.policy.to_bytes(4, "little") + measure.digest + measure.nonce, "sha256")
 
-    assert verdict("launch.measure", measure, short).says.startswith("This is what firmware up to API 0.16 would answer: it left out 04,")
+    assert verdict("launch.measure", measure, short).says.startswith(
+        "This is what firmware up to API 0.16 would answer: it left out 04,"
+    )
 
 
 @pytest.mark.parametrize("order", [(3, 2, 1, 0), (1, 0, 3, 2), (2, 3, 0, 1)])
@@ -158,7 +160,9 @@ def test_a_policy_is_tried_on_the_machine(policy: Any, words: str) -> None:
 def test_without_bit_0_the_guests_memory_is_printed() -> None:
     case = PolicyCase(7)
 
-    assert verdict("launch.policy", case, 0x18000008).says == f"DBG_DECRYPT has just printed your guest's memory: “{case.sentence}”."
+    assert (
+        verdict("launch.policy", case, 0x18000008).says == f"DBG_DECRYPT has just printed your guest's memory: “{case.sentence}”."
+    )
 
 
 # ------------------------------------------------------------- launch.zero

@@ -1,0 +1,108 @@
+"""Lanes: what it says, what it sends, and where two traces part."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+import zlib
+
+import numpy as np
+import pytest
+from sevlab_widgets import Lanes
+from sevlab_widgets.lanes import COLUMN, Line, Tile
+
+LINES = [
+    Line(1, "qemu", "KVM", "CREATE_VM", "0", "Ioctl", fields={"fd": 3, "arg": 4096}, data=b"hello"),
+    Line(2, "KVM", "PSP", "LAUNCH_START", "POLICY_FAILURE", "CommandDone", bad=True),
+    Line(2, "PSP", "", "a note", kind="Note"),
+]
+
+
+def unpacked(fields, buffers):
+    data, texts = (zlib.decompress(part) if z else part for part, z in zip(buffers, fields["z"], strict=True))
+    return np.frombuffer(data, COLUMN), texts.decode().split("\0")
+
+
+def test_a_trace_is_summed_up_in_a_sentence_and_told_line_by_line():
+    lanes = Lanes(LINES)
+
+    assert lanes.says() == "3 lines, entries 1 to 2; 1 refused."
+    assert "  entry 2: KVM to PSP, LAUNCH_START: POLICY_FAILURE\n  entry 2: PSP, a note" in lanes.describe()
+    assert lanes.lifelines == [("qemu", ""), ("KVM", ""), ("PSP", "")]
+
+
+def test_an_empty_one_says_what_fills_it():
+    assert Lanes().empty == "Nothing has happened. Each call you make becomes an arrow."
+
+
+def test_the_lines_go_out_packed_and_then_only_the_new_ones(sent):
+    lanes = Lanes(LINES)
+    packed, texts = unpacked(*sent(lanes)[-1])
+
+    assert [texts[i] for i in packed["label"]] == ["CREATE_VM", "LAUNCH_START", "a note"]
+    assert list(packed["source"]) == [0, 1, 2] and list(packed["target"]) == [1, 2, 2] and list(packed["bad"]) == [0, 1, 0]
+    lanes._append([Line(3, "qemu", "KVM", "CREATE_VM", "0", "Ioctl"), Line(3, "qemu", "KVM", "RUN", "0", "Ioctl")])
+    fields, buffers = lanes.changes()
+    more, new = unpacked(fields, buffers)
+    assert (fields["first"], len(more), new) == (3, 2, ["RUN"])
+
+
+def test_a_hundred_thousand_lines_are_small_on_the_wire(sent):
+    lanes = Lanes([Line(i, "a", "b", f"call {i % 50}", "0") for i in range(100_000)])
+    [_, (_, buffers)] = sent(lanes)
+
+    assert sum(map(len, buffers)) < 500_000
+
+
+def test_of_a_host_the_rows_of_whole_entries_become_lines(machine, sent):
+    host = machine()
+    lanes = Lanes.of(host, lambda rows: [Line(row["n"], "x", "", row["kind"]) for row in rows])
+    sent(lanes)
+    host.take(6, vm=1)
+
+    assert [line.label for line in lanes.lines] == ["VmMade", "AsidTaken"]
+
+
+def test_two_traces_are_joined_at_their_common_beginning():
+    other = [LINES[0]._replace(n=7), LINES[1]._replace(answer="0", bad=False)]
+    lanes = Lanes(LINES, against=other, names=("posted", "linux-6.1"))
+
+    assert (lanes.split, lanes.left, len(lanes.lines)) == (1, 3, 4)
+    assert lanes.says().endswith("posted and linux-6.1 have the first 1 in common, then the kernels differ.")
+    assert [row[0] for row in lanes.table()[1]] == ["both", "posted", "posted", "linux-6.1"]
+
+
+def test_equal_traces_do_not_part():
+    assert Lanes(LINES, against=LINES).says().endswith("have the first 3 in common.")
+
+
+def test_a_selection_is_answered_with_fields_and_bytes(sent):
+    chosen = []
+    lanes = Lanes(LINES, on_select=chosen.append)
+    messages = sent(lanes)
+    lanes.got_select("view-1", 0)
+
+    [detail] = [fields for fields, _ in messages if fields["kind"] == "detail"]
+    assert detail["fields"] == [["fd", "3"], ["arg", "0x1000"]] and detail["hex"].startswith("0000  68 65 6c 6c 6f")
+    assert chosen == [LINES[0]]
+
+
+def test_a_tile_that_is_picked_shows_its_lines(sent):
+    lanes = Lanes(schedules=[Tile("A", ("done", "EBUSY"), 3, "12")], on_pick=lambda schedule: LINES[: len(schedule)])
+    sent(lanes)
+    assert "A: done, EBUSY (3, the first 12)" in lanes.describe()
+    lanes.got_pick("view-1", "12")
+
+    assert len(lanes.lines) == 2 and lanes.picked == "12" and lanes.says().endswith("1 outcomes of 3 schedules.")
+
+
+def test_a_pick_that_raises_leaves_the_picture_as_it_is(sent):
+    lanes = Lanes(LINES, schedules=[Tile("A", ("done",), 1, "1")], on_pick=lambda schedule: 1 // 0)
+    messages = sent(lanes)
+    lanes.got_pick("view-1", "1")
+
+    assert len(lanes.lines) == 3 and any("ZeroDivisionError" in fields.get("say", "") for fields, _ in messages)
+
+
+@pytest.mark.parametrize("lines", [[], LINES])
+def test_the_static_picture_is_well_formed(lines):
+    ET.fromstring(Lanes(lines).svg())
