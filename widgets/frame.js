@@ -133,7 +133,8 @@ class View {
     this.sizes = new ResizeObserver(() => this.measure());
     this.sizes.observe(this.root);
     // The outline is never drawn: its colour follows the theme, and its transition says when.
-    this.root.addEventListener("transitionend", (e) => { if (e.target === this.root && e.propertyName === "outline-color") this.paint(); });
+    const follow = ({ target, propertyName }) => { if (target === this.root && propertyName === "outline-color") { this.paint(); setTimeout(() => this.paint(), 100); } };
+    for (const moment of ["run", "end", "cancel"]) this.root.addEventListener(`transition${moment}`, follow);
     this.measure();
     this.ready();
     return () => { this.sizes.disconnect(); this.stop(); this.picture.close?.(); };
@@ -198,6 +199,7 @@ class View {
 
   around(chrome) {
     this.chrome = this.ui.chrome = chrome;
+    this.root.dataset.widget = chrome.widget; // for style sheets
     this.name.textContent = chrome.title;
     this.facts.textContent = chrome.facts.join(" · ");
     this.root.setAttribute("aria-label", [chrome.title, ...chrome.facts].join(", "));

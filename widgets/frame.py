@@ -143,6 +143,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
     def chrome(self) -> dict[str, Any]:
         """What stands around the picture: the fields of the "frame" message."""
         return {
+            "widget": self.KIND.rpartition(".")[2],
             "title": self.title,
             "facts": list(self.facts),
             "imaginary": self.imaginary,

@@ -170,7 +170,9 @@ class Layout(Acts):
         """What an empty structure says."""
         if self.data is not None or not self.parts:
             return ""
-        wants = f"; {self.when or 'a call'} wants these {len(self.wants)} fields" if self.wants else ""
+        few = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+        count = few[len(self.wants)] if len(self.wants) < len(few) else len(self.wants)
+        wants = f"; {self.when or 'a call'} wants these {count} fields" if len(self.wants) > 1 else ""
         return f"{self.size} bytes, nothing in them yet{wants}."
 
     @property
@@ -190,7 +192,7 @@ class Layout(Acts):
         if self.valid is not None and part.name in self.valid:
             said += "; its valid bit is set" if self.valid[part.name] else "; nobody vouches for it"
         covers = [cover.name for cover in self.covers if part.name in cover.fields]
-        said += f"; covered by {' and '.join(covers)}" if covers else ""
+        said += f"; under {' and '.join(covers)}" if covers else ""
         return said + "."
 
     def says(self) -> str:

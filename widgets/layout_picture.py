@@ -144,7 +144,11 @@ class LayoutPicture:
                         self.svg.letter(at, y + 1.5, party.letter, party.colour, 14 * t / 12)
                     at += marks
                 for number, (text, look) in enumerate(lines):
-                    self.svg.text(at, y + t * 1.1 + number * self.row, text, look, room=x + width - at - 2, size=t)
+                    left = x + width - at - 2
+                    most = max(2, int(left / self.unit))
+                    if "mono" in look and len(text) > most:
+                        text = text[: most - 1].rstrip("…") + "…"
+                    self.svg.text(at, y + t * 1.1 + number * self.row, text, look, room=None if "mono" in look else left, size=t)
             if lit:
                 self.svg.rect(x, y, width, high - 1, "now", fill="none", rx=3, pointer_events="none", style_="stroke-width:1.5")
             self.tops[part.name] = y, high
@@ -156,11 +160,12 @@ class LayoutPicture:
         layout = self.layout
         value, note = layout.value(part), layout.notes.get(part.name, "")
         style = "mono soft" if value in ("–", "zeros") else "mono" if layout.data is not None else "soft"
-        lines = [(fit(value, room / 1.12, self.type) or value, style)]
+        lines = [(value, style)]
         if was := layout.was(part):
             lines.append((f"was {was}", "soft"))
         if two and layout.differs(part):
-            lines.append((f"{layout.names[1]} {layout.value(part, layout.other)}", "bold"))
+            lines.append((f"{layout.names[1]}:", "bold"))
+            lines.append((layout.value(part, layout.other), "mono"))
         if note:
             shown = width_of(value, self.type) * 1.1
             if len(lines) == 1 and shown + width_of(note, self.type) + 12 <= room:
@@ -185,7 +190,7 @@ class LayoutPicture:
                     self.svg.line(at - 4, y + high / 2, at, y + high / 2, "line")
                 self.svg.path(f"M{at - 4:.1f} {first:.1f}H{at:.1f}V{last:.1f}H{at - 4:.1f}", "line")
                 middle = (first + last) / 2
-                room = max(last - first, 30)
+                room = max(last - first, 66 * k)
                 self.svg.text(at + 4 * k, middle, cover.name, "soft middle", room=room, size=self.type * 0.92, transform=f"rotate(90 {at + 4 * k:.1f} {middle:.1f})")
 
     def _joins(self, left: float, right: float) -> None:

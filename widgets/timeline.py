@@ -28,6 +28,7 @@ class AsidTimeline(Drawing):
     the bars draggable along the axis: `start` is where the bar was let go, in units of the axis.
     """
 
+    FILES: ClassVar[tuple[str, ...]] = ("timeline",)
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from bar to bar"), ("Home End", "first, last"), ("a", "axis: time or entries"))
     choices = (Choice("axis", "Axis", ("virtual time", "entries")),)
 

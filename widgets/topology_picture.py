@@ -124,7 +124,7 @@ class TopologyPicture:
         return bottom
 
     def _head(self, box: Box) -> float:
-        return width_of(box.name, self.type) * 1.16 + (width_of(box.note, self.type * 0.92) + 8 if box.note else 0)
+        return width_of(box.name, self.type) * 1.2 + (width_of(box.note, self.type * 0.92) + 8 if box.note else 0)
 
     def _rows(self, box: Box) -> list[list[tuple[Plug, float]]]:
         """The plugs of a process in rows, each with its width."""
@@ -147,7 +147,7 @@ class TopologyPicture:
         with self._seen(box.key), self.svg.item(box.key, say=t.say(box.key, scene)):
             self.svg.rect(x + 0.5, y + 0.5, wide - 1, high - 1, "box", rx=4, style_=style)
             self.svg.text(x + 7, y + 15.5 * self.k, box.name, "bold", size=self.type)
-            self.svg.text(x + 7 + width_of(box.name, self.type) * 1.16 + 6, y + 15.5 * self.k, box.note, "soft", size=self.type * 0.92)
+            self.svg.text(x + 7 + width_of(box.name, self.type) * 1.2 + 8, y + 15.5 * self.k, box.note, "soft", size=self.type * 0.92)
         for number, row in enumerate(rows):
             at, base = x + 6, y + (22 + 23 * number) * self.k
             for plug, w in row:
@@ -173,7 +173,7 @@ class TopologyPicture:
         right, lines = x + width, 1
         left, placed = x, {}
         for i in order:
-            at = max(left, min(wanted[i], right - wides[i]))
+            at = left if wanted[i] > FAR / 2 else max(left, min(wanted[i], right - wides[i]))
             if at + wides[i] > right + 1 and left > x:
                 left, at, lines = x, x, lines + 1
             placed[i] = at, lines - 1

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
     from sevlab.kvm.process import Process
 
 # The option's word, and the preset of sevlab.designs.
-DESIGNS = {"posted": "POSTED", "linux-5.13": "LINUX_5_13", "linux-6.1": "LINUX_6_1", "linux-6.12": "LINUX_6_12"}
+DESIGNS = {
+    "posted": "POSTED",
+    "linux-5.13": "LINUX_5_13",
+    "linux-6.1": "LINUX_6_1",
+    "linux-6.1-fixed": "LINUX_6_1_FIXED",
+    "linux-6.12": "LINUX_6_12",
+}
 NV_LEN = 0x8000  # what INIT_EX keeps
 
 

@@ -32,7 +32,8 @@ POLICY, POLICY_ES = 1, 5
 
 def naples(*, es: int = 5, slots: int = 15) -> chips.Chip:
     """A Naples whose BIOS gave its first `es` key slots to SEV-ES; with fewer `slots` than 15 it is one that never existed."""
-    return replace(chips.NAPLES, min_asid=es + 1, max_asid=slots)
+    banner = "" if slots == chips.NAPLES.max_asid else f"a Naples with {slots} key slots: this chip never existed"
+    return replace(chips.NAPLES, min_asid=es + 1, max_asid=slots, banner=banner)
 
 
 def tenant(host: Host, *, es: bool = False, cgroup: str = "/") -> vmm.Vm:

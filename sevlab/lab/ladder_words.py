@@ -22,6 +22,7 @@ WORDS = {
     "sev_lock_two_vms()": "both are one VM, one of them is being moved, or a signal came",
     "sev_guest(kvm) || !sev_guest(source_kvm)": "the destination is an SEV guest already, or the source is none",
     "sev_guest(kvm)": "the destination is an SEV guest already",
+    "sev_misc_cg_try_charge(dst_sev)": "the cgroup of the destination is at its limit",
     "sev_misc_cg_try_charge()": "the cgroup of the destination is at its limit",
     "sev_lock_vcpus_for_migration()": "a signal came while waiting for a vCPU",
     "sev_lock_vcpus_for_migration(kvm)": "a signal came while waiting for a vCPU of the destination",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
@@ -22,6 +22,31 @@ class Text:
 
     def __repr__(self) -> str:
         return f"{self.title}\n\n{self.text}" if self.title else self.text
+
+
+class Structure(Text):
+    """A structure as text, and where a front end listens as a live picture; `widget` is that picture."""
+
+    def __init__(self, text: str, title: str, make: Callable[[Any, str], Any]) -> None:
+        super().__init__(text, title)
+        self._make = make
+        self._widget: Any = None
+
+    @property
+    def widget(self) -> Any:
+        if self._widget is None:
+            from sevlab.lab.ask import widgets
+
+            self._widget = self._make(widgets("layout"), repr(self))
+        return self._widget
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        from sevlab.lab.ask import live
+
+        if not live():
+            return {"text/plain": repr(self)}
+        data, metadata = self.widget._repr_mimebundle_()
+        return {**data, "text/plain": repr(self)}, metadata
 
 
 def hexdump(data: bytes, start: int = 0, *, title: str = "") -> Text:
@@ -52,11 +77,14 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Text:
     return Text("\n".join([line(heads), line(["─" * w for w in widths]), *(line(row) for row in cells)]), title)
 
 
-def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "") -> Text:
+def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "", **live: Any) -> Structure:
     """A structure as named bytes: a Wire, or (name, bytes) pairs that follow one another.
 
-    `notes` says in a few words what a field is. Long values are cut, with an ellipsis.
+    `notes` says in a few words what a field is. Long values are cut, with an ellipsis. Displayed, it is a live
+    picture where one can be shown; `live` goes to it, as `covers=[("the MAC", ("iv", "mac"))]` or `beside=` another.
     """
+    given: Any = what if isinstance(what, Wire) else [(name, bytes(data)) for name, data in what]
+    what = given
     if isinstance(what, Wire):
         whole = what.pack()
         title = title or f"{type(what).__name__}, {what.SIZE} bytes"
@@ -70,7 +98,7 @@ def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | 
         row = {"offset": f"{at:#04x}", "size": len(data), "field": name, "bytes": value}
         rows.append(row | ({"what it is": notes.get(name, "")} if notes else {}))
         at += len(data)
-    return Text(table(rows).text, title)
+    return Structure(table(rows).text, title, lambda made, text: made.Layout(given, notes=notes, title=title, text=text, **live))
 
 
 def verdicts(found: Mapping[str, object]) -> Text:

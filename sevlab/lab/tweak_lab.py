@@ -7,13 +7,12 @@ stand in the notebook, the answers here. An answer only looks; what acts is said
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from random import Random
 from typing import Any
 
 from sevlab import vmm
 from sevlab.abi.sev import Cmd, status_name
 from sevlab.abi.sev_buffers import Copy, LaunchUpdateData
-from sevlab.crypto import sha256
+from sevlab.crypto import Stream, sha256
 from sevlab.host import Host
 from sevlab.hw.isa import hlt, load, program, store
 from sevlab.kvm import designs
@@ -52,10 +51,11 @@ def frame_of_ones_own(host: Host, name: str = "scratch") -> int:
 
 
 def pairs(box: Box, count: int, line: bytes = b"a line one knows", seed: int = 5) -> list[tuple[int, bytes]]:
-    """`count` copies between scattered places: (p xor q, what the guest then reads xor what it wrote)."""
-    random, found = Random(seed), []
+    """`count` copies between scattered places of the first 4 GiB: (p xor q, what the guest then reads xor what it wrote)."""
+    stream, found = Stream(seed).fork("lab/tweak/pairs"), []
     for _ in range(count):
-        p, q = (random.randrange(1 << 28, 1 << 32) & -BLOCK for _ in range(2))
+        drawn = (int.from_bytes(stream.draw("place", 4), "little") for _ in range(2))
+        p, q = ((1 << 28) + number % (15 << 28) & -BLOCK for number in drawn)
         found.append((p ^ q, box.difference(p, q, line)))
     return found
 

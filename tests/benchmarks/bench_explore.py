@@ -69,9 +69,9 @@ def figures() -> Iterator[Figure]:
 
 
 def _once(call: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     call()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def _seconds(call: Callable[[], Any], after: Callable[[], Any]) -> float:

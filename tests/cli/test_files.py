@@ -180,11 +180,11 @@ def test_a_number_of_thousands_of_digits_is_a_number(tmp_path):
     assert integer("0" * 5000 + "7") == 7
     with pytest.raises(Misused, match=r"^seed: 9{48}\.\.\. is more than 0xffffffffffffffff$"):
         integer("9" * 5000, "seed")
-    with pytest.raises(Misused, match="is no MAJOR.MINOR.BUILD"):
+    with pytest.raises(Misused, match=r"is no MAJOR\.MINOR\.BUILD"):
         api_version("1" * 5000 + ".1.1")
 
 
 @pytest.mark.parametrize("word", ["a\udcff\udcfe", "A" * 5000 + "!", "\udcff" * 300])
 def test_a_word_that_is_no_text_is_no_base64_either(word):
-    with pytest.raises(Failed, match="^tik: .{1,400} is neither a file nor base64$"):
+    with pytest.raises(Failed, match=r"^tik: .{1,400} is neither a file nor base64$"):
         blob_or_text(word, "tik", 16)

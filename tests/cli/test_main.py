@@ -9,7 +9,7 @@ import sys
 import pytest
 
 import sevlab as package
-from sevlab import host
+from sevlab import designs, host
 from sevlab.cli import main as command_line
 from sevlab.cli.main import GLOBAL, main
 
@@ -158,3 +158,7 @@ def test_an_interrupt_is_one_line(sevlab, monkeypatch):
     monkeypatch.setattr(course.metadata, "version", interrupted)
 
     assert sevlab("version") == (130, "", "sevlab: interrupted\n")
+
+
+def test_the_command_line_knows_every_kernel():
+    assert {name: name.upper().replace("-", "_").replace(".", "_") for name in designs.DESIGNS} == command_line.DESIGNS

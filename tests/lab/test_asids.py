@@ -40,6 +40,7 @@ def small(es: int = 0, slots: int = 3, **named: object) -> Host:
 def test_a_naples_is_the_published_one_but_for_the_bios_knob() -> None:
     assert naples() == chips.NAPLES
     assert [naples(es=n).min_asid for n in (0, 5, 14)] == [1, 6, 15]
+    assert "never existed" in naples(slots=4).banner and not naples(es=0).banner
 
 
 @pytest.mark.parametrize(("es", "slot"), [(False, 6), (True, 1)])

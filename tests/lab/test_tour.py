@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from sevlab import Host, vmm
+from sevlab import Host, guest, vmm
 from sevlab.lab import tour
 
 TEXT = b"nobody reads it."
@@ -67,6 +67,14 @@ def test_a_cleared_c_bit_brings_nothing_back_until_the_guest_stores_again(host: 
     assert tour.stored_again(host, vm, TEXT).says == "yes"
     vm.run()
     assert tour.private(host, vm) and tour.stored_again(host, vm, TEXT).says == "no"
+
+
+def test_an_ordinary_guest_is_not_offered_memory_encryption(host: Host) -> None:
+    """Its processor could do it; QEMU shows the leaf to SEV guests only, or the guest would set a bit that nobody takes out."""
+    vm = vmm.launch(host, program=guest.diary, policy=None)
+
+    assert [vm.run().name for _ in range(2)] == ["HLT"] * 2
+    assert vm.read(0x4000, 16) == b"my diary, page 1"
 
 
 def test_a_sentence_shorter_than_a_block_counts_as_itself(host: Host) -> None:

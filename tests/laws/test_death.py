@@ -107,6 +107,7 @@ CALLS: dict[str, Callable[[Party], tuple[int, int, Any]]] = {
     "MOVE": lambda me: me.take(MOVE, me.spare, me.theirs[0]),
     "MOVE of one's own": lambda me: me.take(MOVE, me.spare, me.guest),
     "MOVE onto a VM in use": lambda me: me.take(MOVE, me.guest, me.theirs[0]),
+    "MOVE of a mirror, if it is one": lambda me: me.take(MOVE, me.spare, me.empty),
     "CREATE_VM": lambda me: (me.process.open("/dev/kvm"), abi.KVM_CREATE_VM, 0),
     "CREATE_VCPU": lambda me: (me.guest, abi.KVM_CREATE_VCPU, 5),
     "CREATE_IRQCHIP": lambda me: (me.empty, abi.KVM_CREATE_IRQCHIP, 0),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from sevlab import vmm
 from sevlab.abi.sev import Activate, Cmd, Handle, LaunchStart, Status, status_name
 from sevlab.crypto import Stream
 from sevlab.host import Host
@@ -35,7 +36,7 @@ class NextCase:
 
     @staticmethod
     def _drawn(stream: Stream) -> list[tuple[str, int]]:
-        script, alive = [], []
+        script, alive = list[tuple[str, int]](), list[int]()
         for number, (what, who, leaves) in enumerate(zip(*[iter(stream.draw("script", 30))] * 3, strict=True), 1):
             if alive and leaves < 150:
                 script.append(("close", alive.pop(who % len(alive))))
@@ -65,7 +66,7 @@ class NextCase:
 
     def run(self) -> list[Any]:
         """What each launch gets, on a machine of its own."""
-        said, alive = [], {}
+        said, alive = list[Any](), dict[int, vmm.Vm]()
         with Host(naples(es=2, slots=5), seed=7, memory=1 << 30) as host:
             for what, number in self.script:
                 if what == "close":
@@ -106,7 +107,8 @@ def _next_check(case: NextCase, answer: list[Any]) -> Finding:
 
 
 def _next_reference(case: NextCase) -> list[Any]:
-    free, waiting, has, said = {1, 2, 3, 4, 5}, set(), {}, []
+    free, waiting = {1, 2, 3, 4, 5}, set[int]()
+    has, said = dict[int, int](), list[Any]()
     for what, number in case.script:
         if what == "close":
             waiting |= {has.pop(number)} if number in has else set()
@@ -145,7 +147,8 @@ NEXT = Exercise(
     level="core",
     kind="value",
     ask="Five slots: 1 and 2 for SEV-ES, 3 to 5 for plain SEV. Ten guests come, and some go:\n{told}.\n"
-    'Which slot does each get? A list of ten: a number, or "EBUSY". A guest that was refused cannot be closed: then nothing happens.',
+    'Which slot does each get? A list of ten: a number, or "EBUSY". A guest that was refused cannot be closed: '
+    "then nothing happens.",
     setup=NextCase,
     check=_next_check,
     reference=_next_reference,
@@ -234,7 +237,8 @@ HOSTILE = Exercise(
     minutes=8,
     level="core",
     kind="value",
-    ask="A guest was deactivated; its slot {slot} is nobody's. Give it to a guest of your own with the raw mailbox, skipping what you like. "
+    ask="A guest was deactivated; its slot {slot} is nobody's. Give it to a guest of your own with the raw mailbox, "
+    "skipping what you like. "
     "Which status (a number) does the firmware answer to each deed?\n"
     'answer = {{"activate at once": ..., "DF_FLUSH without WBINVD": ..., "activate while in use": ...}}',
     setup=HostileCase,

@@ -74,7 +74,8 @@ TABLE = Exercise(
     minutes=4,
     level="core",
     kind="value",
-    ask='case.vm of /a has a mirror, case.mirror, made by a process of /b. What is each of these in the mirror: "shared" with its owner, '
+    ask="case.vm of /a has a mirror, case.mirror, made by a process of /b. What is each of these in the mirror: "
+    '"shared" with its owner, '
     'its "own", or "absent"?\nThe keys: "slot", "handle", "memory key", "memory slots", "vCPUs", "regions", "charge".',
     setup=TableCase,
     check=_table_check,
@@ -191,7 +192,8 @@ READERS = Exercise(
     minutes=4,
     level="core",
     kind="value",
-    ask="One frame: the primary has it at gpa 0x1000, its mirror at 0x40001000, a stranger with a key of its own at 0x1000, and the VMM "
+    ask="One frame: the primary has it at gpa 0x1000, its mirror at 0x40001000, a stranger with a key of its own at "
+    "0x1000, and the VMM "
     'through its pointer. What does each read: "plaintext", "ciphertext" or "noise"?\n'
     'answer = {{"primary": ..., "mirror": ..., "stranger": ..., "VMM": ...}}',
     setup=ReadersCase,
@@ -283,7 +285,8 @@ PAYS = Exercise(
     minutes=4,
     level="core",
     kind="value",
-    ask="/a has {a} guests, /b has {b}, and they stay. Now: a launch in /a; a mirror of it, made by a process of /b; the owner's process is "
+    ask="/a has {a} guests, /b has {b}, and they stay. Now: a launch in /a; a mirror of it, made by a process of /b; "
+    "the owner's process is "
     "killed; the mirror's process is killed. misc.current of (/a, /b) after each step?\nanswer = [(..., ...), (..., "
     "...), (..., ...), (..., ...)]",
     setup=PaysCase,

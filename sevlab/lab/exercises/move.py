@@ -337,7 +337,8 @@ FD0 = Exercise(
     minutes=6,
     level="core",
     kind="state",
-    ask="The guest of case.new was moved, and case.new.status() says EBADF. Without touching the kernel, make it answer: a few calls "
+    ask="The guest of case.new was moved, and case.new.status() says EBADF. Without touching the kernel, make it "
+    "answer: a few calls "
     'of case.new.process. Then lab.check("move.fd0", "done").',
     setup=Fd0Case,
     check=_fd0_check,

@@ -1,0 +1,89 @@
+"""The exercises of labs tour and tweak: the reference answer passes, and each diagnosis is spoken to whom it is meant for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from sevlab.lab.bus import bus
+from sevlab.lab.exercises import find, of_lab
+from sevlab.lab.grading import LEVELS, NOT_ATTEMPTED, NOT_YET, PASSED, judge
+from sevlab.lab.tweak import xor
+
+ALL = [*of_lab("tour"), *of_lab("tweak")]
+Each = pytest.mark.parametrize("exercise", ALL, ids=lambda one: one.id)
+
+
+@Each
+@pytest.mark.parametrize("seed", [7, 8, 1234])
+def test_the_reference_answer_passes_under_every_seed(exercise: Any, seed: int) -> None:
+    case = exercise.setup(seed)
+    found = judge(exercise, case, exercise.reference(case), seed)
+
+    assert found.outcome == PASSED and all(row.ok for row in found.rows)
+
+
+@Each
+def test_an_exercise_is_complete(exercise: Any) -> None:
+    case = exercise.setup(7)
+
+    assert exercise.minutes and exercise.level in LEVELS and exercise.hints and len(exercise.diagnoses) == 3
+    assert exercise.solution and not any("case._" in line for line in exercise.solution)
+    assert exercise.ask.format(**{name: getattr(case, name) for name in dir(case) if name[0] != "_"})
+    assert judge(exercise, case, ...).outcome == NOT_ATTEMPTED
+
+
+def test_neighbours_have_other_numbers() -> None:
+    assert find("tour.bus").setup(7)._password != find("tour.bus").setup(8)._password
+    assert find("tweak.move").setup(7).q != find("tweak.move").setup(8).q
+
+
+def said(id: str, answer: Any, seed: int = 7) -> tuple[str, str]:
+    exercise = find(id)
+    case = exercise.setup(seed)
+    found = judge(exercise, case, answer(case) if callable(answer) else answer, seed)
+    return found.outcome, found.diagnosis
+
+
+@pytest.mark.parametrize(
+    ("answer", "diagnosis"),
+    [
+        (lambda case: b"password=" + case._password, "padding"),
+        (lambda case: case._password.ljust(32, b"\0"), "padding"),
+        (lambda case: bus(case.host, case.b, case.first, 16), "neighbour"),
+        (lambda case: case.host.hpa(case.a.process, case.a.hva(case.first)), "address"),
+        (b"no idea", ""),
+    ],
+)
+def test_who_reads_the_bus_wrongly_is_told_how(answer: Any, diagnosis: str) -> None:
+    assert said("tour.bus", answer) == (NOT_YET, diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("answer", "diagnosis"),
+    [
+        ({"private": "EFAULT", "shared": "plaintext"}, "fault"),
+        ({"private": "plaintext", "shared": "plaintext"}, "key"),
+        ({"private": "zeros", "shared": "plaintext"}, "erased"),
+        ({"private": "ciphertext", "shared": "zeros"}, ""),
+        ({"private": "noise", "shared": "plaintext"}, "wants"),
+        ("ciphertext", "wants"),
+    ],
+)
+def test_who_takes_the_pointer_for_something_else_is_told_what_it_is(answer: Any, diagnosis: str) -> None:
+    assert said("tour.pointer", answer) == (NOT_YET, diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("answer", "diagnosis"),
+    [
+        (lambda case: case.m, "unmoved"),
+        (lambda case: xor(case.m, case.t_q), "one tweak"),
+        (lambda case: xor(case.m, case.t_p), "one tweak"),
+        ("noise", "noise"),
+        (bytes(16), ""),
+    ],
+)
+def test_who_moves_sixteen_bytes_wrongly_is_told_which_step(answer: Any, diagnosis: str) -> None:
+    assert said("tweak.move", answer) == (NOT_YET, diagnosis)

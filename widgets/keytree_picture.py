@@ -1,0 +1,172 @@
+"""The drawing of a KeyTree: keys as pills in columns, bonds as lines in four styles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sevlab_widgets.palette import GREEN, SKY, VERMILION
+from sevlab_widgets.picture import Svg, fit, width_of
+
+if TYPE_CHECKING:
+    from sevlab_widgets.keytree import Bond, Key, KeyTree
+
+STYLES = {"signs": "", "derives": "stroke-dasharray:7 3", "wraps": "stroke-dasharray:1.5 3;stroke-width:2", "agrees": "stroke-dasharray:7 3 1.5 3"}
+
+
+class KeyTreePicture:
+    """One picture, in `svg`."""
+
+    def __init__(self, tree: KeyTree, width: int, size: str) -> None:
+        self.tree, self.size = tree, size
+        self.k = 1.25 if size == "L" else 1.0
+        self.type = 12 * self.k
+        self.svg = Svg(width, 110)
+        if size == "S":
+            self.svg.height = round(self._crumbs(width))
+        elif size == "L" and tree.other is not None:
+            half = (width - 40) / 2
+            left = self._tree(tree.keyring, tree.bonds, 0, half, tree.names[0])
+            right = self._tree(*tree.other, half + 40, half, tree.names[1], different=True)
+            self.svg.line(half + 20, 0, half + 20, max(left, right), "rule")
+            self.svg.height = round(max(left, right))
+        else:
+            self.svg.height = round(self._tree(tree.keyring, tree.bonds, 0, width, ""))
+
+    # ------------------------------------------------- one path
+
+    def _crumbs(self, width: float) -> float:
+        tree, x, y = self.tree, 0.0, 2.0
+        names = tree.path or tuple(key.name for key in tree.keyring)
+        bonds = {(bond.source, bond.target): bond for bond in tree.bonds}
+        for number, name in enumerate(names):
+            key = next((key for key in tree.keyring if key.name == name), None)
+            wide = width_of(name, 12) * 1.1 + 16
+            if x + wide > width and x:
+                x, y = 0.0, y + 34
+            say = tree.say(key) if key is not None else f"{name}: no platform yet."
+            with self.svg.item(name, say=say):
+                self._pill(key, x, y, wide, 24, name)
+            x += wide + 4
+            if number + 1 < len(names):
+                bond = bonds.get((name, names[number + 1]))
+                sign = "›" if bond is None or bond.how != "signs" or bond.ok is None else "✓" if bond.ok else "✕"
+                self.svg.text(x + 6, y + 16.5, sign, "middle bold" if sign != "›" else "middle soft", size=12)
+                x += 16
+        return y + 30
+
+    # ------------------------------------------------- a tree
+
+    def _tree(self, keys: Sequence[Key], bonds: Sequence[Bond], x: float, width: float, title: str, different: bool = False) -> float:
+        tree, k = self.tree, self.k
+        y = 0.0
+        if title:
+            self.svg.text(x, self.type, title, "bold", size=self.type)
+            y = self.type * 1.7
+        columns = tree.columns
+        pitch = width / len(columns)
+        names = [key.name for key in keys]
+        self.boxes: dict[str, tuple[float, float, float, float]] = {}
+        tall = max([sum(key.column == column for key in keys) for column in columns] or [0])
+        high, gap = 30 * k, (24 if tall <= 4 else 14) * k
+        for index, column in enumerate(columns):
+            left = x + index * pitch
+            self.svg.text(left + pitch * 0.36, y + self.type, column, "middle soft", room=pitch - 8, size=self.type * 0.96)
+            mine = [key for key in keys if key.column == column]
+            top = y + self.type * 2.1
+            for row, key in enumerate(mine):
+                wide = min(max(width_of(key.name, self.type), width_of(key.note, self.type * 0.86)) * 1.12 + 20 * k, pitch * 0.66)
+                wide = max(wide, 54 * k)
+                self.boxes[key.name] = left + pitch * 0.36 - wide / 2, top + row * (high + gap), wide, high
+            if not mine:
+                self.svg.rect(left + pitch * 0.36 - 34 * k, top, 68 * k, high, "void", rx=high / 2, stroke_dasharray="4 4")
+        falls = tree.leak(tree.selected, bonds) if tree.selected in names else set()
+        first = tree.keyring if different else ()
+        for bond in bonds:
+            if bond.source in self.boxes and bond.target in self.boxes:
+                self._bond(bond, dim=not tree.verified(bond), other=different and bond not in tree.bonds)
+        for key in keys:
+            left, top, wide, tall_ = self.boxes[key.name]
+            with self.svg.item(key.name + (" beside" if different else ""), say=tree.say(key)):
+                self._pill(key, left, top, wide, tall_, key.name, falls=key.name in falls, other=different and key not in first)
+        if not keys:
+            self.svg.text(x + width / 2, y + self.type * 2.1 + high + 26, "No platform yet.", "middle soft", size=self.type)
+        return max([b + h for _, b, _, h in self.boxes.values()] or [y + 80 * k]) + 8
+
+    def _pill(self, key: Key | None, x: float, y: float, wide: float, high: float, name: str, falls: bool = False, other: bool = False) -> None:
+        tree, k = self.tree, self.k
+        has = tree.has(key) if key is not None else ""
+        self.svg.rect(x, y, wide, high, "box", rx=high / 2, **({} if has else {"stroke_dasharray": "4 4"}))
+        if has == "holds it" and tree.seen != "everybody":
+            self.svg.rect(x, y, wide, high, "fill", fill=SKY, fill_opacity=0.5, rx=high / 2)
+        elif has == "can have it used":
+            half, r = wide / 2, high / 2
+            self.svg.path(f"M{x + half:.1f} {y:.1f}H{x + r:.1f}A{r:.1f} {r:.1f} 0 0 0 {x + r:.1f} {y + high:.1f}H{x + half:.1f}Z", "fill", fill=SKY, fill_opacity=0.5)
+        if falls:
+            self.svg.rect(x, y, wide, high, "hatch", rx=high / 2, style_="opacity:.28;stroke:none")
+            self.svg.rect(x, y, wide, high, "fail", rx=high / 2)
+        if other:
+            self.svg.rect(x - 2.5, y - 2.5, wide + 5, high + 5, "fail", rx=high / 2 + 2, stroke_dasharray="4 3")
+        note = key.note if key is not None else ""
+        style = "middle bold" if has else "middle soft"
+        self.svg.text(x + wide / 2, y + (13 * k if note else high / 2 + 4.2 * k), name, style, room=wide - 6, size=self.type)
+        self.svg.text(x + wide / 2, y + 25 * k, note, "middle soft", room=wide - 8, size=self.type * 0.86)
+
+    # ------------------------------------------------- bonds
+
+    def _bond(self, bond: Bond, dim: bool, other: bool) -> None:
+        tree, k = self.tree, self.k
+        (ax, ay, aw, ah), (bx, by, bw, bh) = self.boxes[bond.source], self.boxes[bond.target]
+        colour = f"stroke:{VERMILION};" if (bond.ok is False and not dim) or other else ""
+        style = f"stroke-width:1.3;{STYLES[bond.how]};{colour}{'opacity:.35' if dim else ''}"
+        key = f"{bond.source} → {bond.target}"
+        word = bond.how if not (bond.how == "signs" and not dim and bond.ok is not None) else ""
+        with self.svg.item(key, say=tree.say_bond(bond)):
+            if bond.source == bond.target:
+                self.svg.path(f"M{ax + aw:.1f} {ay + ah * 0.3:.1f}C{ax + aw + 22 * k:.1f} {ay - 6:.1f} {ax + aw + 22 * k:.1f} {ay + ah + 6:.1f} {ax + aw:.1f} {ay + ah * 0.7:.1f}", "line", arrow=True, style_=style)
+                mx, my = ax + aw + 17 * k, ay + ah / 2
+                word = ""
+            elif abs(ax + aw / 2 - bx - bw / 2) < 4:
+                down = by > ay
+                y1, y2 = (ay + ah, by - 1) if down else (ay, by + bh + 1)
+                far = abs(by - ay) > 2 * ah + 10
+                if far:
+                    bend = max(ax + aw, bx + bw) + 16 * k
+                    self.svg.path(f"M{ax + aw:.1f} {ay + ah / 2:.1f}C{bend:.1f} {ay + ah / 2:.1f} {bend:.1f} {by + bh / 2:.1f} {bx + bw + 1:.1f} {by + bh / 2:.1f}", "line", arrow=True, style_=style)
+                    mx, my = bend - 4 * k, (ay + by + ah) / 2
+                    word = ""
+                else:
+                    self.svg.line(ax + aw / 2, y1, ax + aw / 2, y2, "line", arrow=True, style_=style)
+                    mx, my = ax + aw / 2 + (8 * k + width_of(word, self.type * 0.9) / 2 if word else 0), (y1 + y2) / 2
+            else:
+                right = bx > ax
+                x1, x2 = (ax + aw, bx - 1) if right else (ax, bx + bw + 1)
+                y1, y2 = ay + ah / 2, by + bh / 2
+                bend = (x2 - x1) * 0.45
+                self.svg.path(f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}", "line", arrow=True, style_=style)
+                mx, my = (x1 + x2) / 2, (y1 + y2) / 2
+                word = fit(word, abs(x2 - x1) - 16, self.type * 0.9)
+            self._mark(bond, mx, my, word, dim)
+
+    def _mark(self, bond: Bond, x: float, y: float, word: str, dim: bool) -> None:
+        """The word of a bond, or whether a signature fits."""
+        k = self.k
+        if bond.how == "signs" and not dim and bond.ok is not None:
+            self.svg.add("circle", "fill edge", cx=x, cy=y, r=7 * k, fill=GREEN if bond.ok else VERMILION)
+            self.svg.text(x, y + 3.8 * k, "✓" if bond.ok else "✕", "middle bold", size=10.5 * k, style_="fill:#111")
+        elif word:
+            wide = width_of(word, self.type * 0.9) + 6
+            self.svg.rect(x - wide / 2, y - 7 * k, wide, 14 * k, "", style_="fill:var(--sl-here,#fff);stroke:none")
+            self.svg.text(x, y + 4 * k, word, "middle soft", size=self.type * 0.9)
+
+
+def swatch(what: str) -> Svg:
+    """A mark for the legend: a bond's line, or a pill."""
+    svg = Svg(18, 18)
+    if what in STYLES:
+        svg.line(0, 9, 18, 9, "line", style_=f"stroke-width:1.3;{STYLES[what]}")
+        return svg
+    svg.rect(1, 4, 16, 10, "box", rx=5)
+    if what != "knows that it exists":
+        svg.rect(1, 4, 16 if what == "holds it" else 8, 10, "fill", fill=SKY, fill_opacity=0.5, rx=5 if what == "holds it" else 0)
+    return svg
