@@ -150,6 +150,10 @@ class Host:
         gone: list[tuple[int, int]] = self.act("swap_out")(process, hva, n)
         return gone
 
+    def wbinvd(self) -> None:
+        """WBINVD on all cores, as a kernel does it between two tenants of a key slot."""
+        self.act("wbinvd")()
+
     # What these do is an entry; see ACTS.
 
     def _process(self, name: str, **kw: Any) -> Process:
@@ -160,6 +164,9 @@ class Host:
 
     def _mailbox(self, command: int, buffer: Wire | None) -> int:
         return self.kernel.ccp.raw(command, buffer)
+
+    def _wbinvd(self) -> None:
+        self.soc.wbinvd()
 
     def _dram_write(self, hpa: int, data: bytes) -> None:
         changed = self.soc.dram.read(hpa, len(data)) != data
@@ -353,6 +360,7 @@ ACTS = {
     "npt.drop": "_npt_drop",
     "compact": "_compact",
     "swap_out": "_swap_out",
+    "wbinvd": "_wbinvd",
 }
 
 

@@ -112,7 +112,12 @@ function drawing(ui) {
     } else if (event.key === "Home") select(items[0]);
     else if (event.key === "End") select(items[items.length - 1]);
     else if ((event.key === "Enter" || event.key === " ") && on) { if (on.dataset.act) ui.send("act", { key: current }); }
-    else return false;
+    else {
+      const choice = (ui.chrome.choices ?? []).find(([, label]) => label[0].toLowerCase() === event.key);
+      if (!choice) return false;
+      const [name, , options, chosen] = choice;
+      ui.send("choose", { name, option: options[(options.indexOf(chosen) + 1) % options.length] });
+    }
     return true;
   }
 

@@ -3,8 +3,8 @@
 What the author writes, besides what every Frame has:
 
     picture(width, size)    the Svg for a stage of `width` px; size is "S", "M" or "L"
-    choices                 [Choice("axis", "Axis", ("time", "entries"))]: toggles above the picture;
-                            `self.chosen["axis"]` is the option in force
+    choices                 [Choice("axis", "Axis", ("time", "entries"))]: switches in the title line, and
+                            the key `a`; `self.chosen["axis"]` is the option in force
     legend()                [(Svg of 18 by 18, text)], below the picture
     act(key)                Enter or a double click on an item with `act`
     drop(key, dx, dy)       an item with `drag` was moved by so many px
@@ -82,7 +82,9 @@ class Drawing(Frame):
 
     def chrome(self) -> dict[str, Any]:
         options = [[*choice, self.chosen[choice.name]] for choice in self.choices]
-        return {**super().chrome(), "choices": options, "legend": [[str(svg), text] for svg, text in self.legend()]}
+        around = super().chrome()
+        keys = [[choice.label[0].lower(), f"{choice.label}: {' or '.join(choice.options)}"] for choice in self.choices]
+        return {**around, "keys": [*around["keys"], *keys], "choices": options, "legend": [[str(svg), text] for svg, text in self.legend()]}
 
     def svg(self) -> str:
         return self.picture(*STATIC).file(" · ".join([self.title, *self.facts]), [self.empty] if self.empty else [])

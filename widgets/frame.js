@@ -185,8 +185,8 @@ class View {
       }
       this.have = message.seq;
       if (kind === "full") this.asked = false;
-      await ((kind === "delta" && this.picture.delta) || this.picture.full)(message, buffers);
       this.clock(message);
+      await ((kind === "delta" && this.picture.delta) || this.picture.full)(message, buffers);
       this.paint();
     } else if (kind === "frame") { this.around(message); this.clock(message); }
     else if (kind === "selected") { if (message.by !== this.id) this.picture.selected?.(message.value); }

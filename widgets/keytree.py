@@ -147,6 +147,8 @@ class KeyTree(Acts):
             return "No platform yet."
         if self.step is not None and self.signatures and self.step:
             return f"{self.step} of {len(self.signatures)}: {self.say_bond(self.signatures[self.step - 1])}"
+        if len(self.keyring) == 1:
+            return self.say(self.keyring[0])
         bad = [bond for bond in self.signatures if bond.ok is False]
         if bad:
             return self.say_bond(bad[0])

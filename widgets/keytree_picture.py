@@ -11,7 +11,7 @@ from sevlab_widgets.picture import Svg, fit, width_of
 if TYPE_CHECKING:
     from sevlab_widgets.keytree import Bond, Key, KeyTree
 
-STYLES = {"signs": "", "derives": "stroke-dasharray:7 3", "wraps": "stroke-dasharray:1.5 3;stroke-width:2", "agrees": "stroke-dasharray:7 3 1.5 3"}
+STYLES = {"signs": "", "derives": "stroke-dasharray:7 3", "wraps": "stroke-dasharray:1.5 3;stroke-width:1.6", "agrees": "stroke-dasharray:7 3 1.5 3"}
 
 
 class KeyTreePicture:

@@ -353,7 +353,7 @@ function pagemap(ui) {
   async function delta(message, [buffer]) {
     const now = performance.now(), ranges = pages.apply(await bytes(buffer, message.z)).map(([a, b]) => [a, b, now]);
     flashes = [...(ui.still ? [] : flashes), ...ranges].slice(-FLASHES);
-    if (!touched) home();
+    if (!touched && !ui.past) home(); // a walk through time keeps the view
     tell();
   }
 

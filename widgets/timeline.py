@@ -29,7 +29,7 @@ class AsidTimeline(Drawing):
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("timeline",)
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from bar to bar"), ("Home End", "first, last"), ("a", "axis: time or entries"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from bar to bar"), ("Home End", "first, last"))
     choices = (Choice("axis", "Axis", ("virtual time", "entries")),)
 
     slot = t.Int(None, allow_none=True, help="the slot of the selected bar")

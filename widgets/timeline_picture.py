@@ -53,6 +53,7 @@ class TimelinePicture:
         self.left = round(self.gutter + 34 * self.type)
         self.right = width - 6
         end = line.end
+        self.began = bool(end.n if line.by_entry else end.t)
         self.end = max(1, (end.n if line.by_entry else end.t) * 1.02)
         self.scale = (self.right - self.left) / self.end
         self.svg = self._now() if size == "S" else self._history()
@@ -157,7 +158,7 @@ class TimelinePicture:
 
     def _axis(self, svg: Svg, bottom: float) -> None:
         size = 12 * self.type
-        for value in ticks(self.end, max(2, int((self.right - self.left) / (90 * self.type)))):
+        for value in ticks(self.end, max(2, int((self.right - self.left) / (90 * self.type)))) if self.began else [0]:
             x = self.left + value * self.scale
             text = (f"entry {value:.0f}" if value else "entry 0") if self.line.by_entry else duration(value)
             svg.line(x, bottom, x, bottom + 4, "rule")

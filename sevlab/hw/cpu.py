@@ -290,7 +290,7 @@ def _inside(soc: Soc, vmcb: Vmcb, instruction: Instruction) -> Any:
     if op in ("rdmsr", "wrmsr"):
         msr, write = instruction[1], op == "wrmsr"
         if msr == MSR_SEV_STATUS and not write:
-            return 1 | vmcb.es << 1
+            return vmcb.sev | vmcb.es << 1
         if msr == MSR_GHCB and vmcb.es:
             vmcb.ghcb_gpa = instruction[2] if write else vmcb.ghcb_gpa
             return None if write else vmcb.ghcb_gpa

@@ -91,8 +91,8 @@ class _Hasty(AsidPool):
 
 
 def wbinvd(host: Host) -> None:
-    """The host's kernel writes back and empties all caches. Changes the machine, and is no entry of its journal."""
-    host.gate.look(host.soc.wbinvd)
+    """The host's kernel writes back and empties all caches."""
+    host.wbinvd()
 
 
 def forgetful_host(*, kernel: bool = True, firmware: bool = True, seed: int = 7) -> Host:

@@ -62,6 +62,10 @@ def test_the_axis_counts_entries_when_asked_by_mouse_or_keyboard(notebook, shot)
     assert widget.get_by_role("button", name="entries").get_attribute("aria-pressed") == "true"
     assert book.page.evaluate("document.activeElement.textContent") == "entries"
     shot(book, "timeline-entries")
+    widget.locator(".sl-stage").focus()
+    book.page.keyboard.press("a")
+    book.page.wait_for_function("document.querySelector('.sl svg').textContent.includes(' ms')")
+    assert book.do("print(line.chosen)") == "{'axis': 'virtual time'}\n"
 
 
 def test_a_slot_can_be_followed_on_the_map(notebook):

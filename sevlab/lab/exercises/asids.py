@@ -204,7 +204,7 @@ class HostileCase:
         for one in (mine, other):
             host.mailbox(Cmd.LAUNCH_START, one)
         said = [host.mailbox(Cmd.ACTIVATE, Activate(mine.handle, self.slot)), host.mailbox(Cmd.DF_FLUSH)]
-        host.soc.wbinvd()
+        host.wbinvd()
         host.mailbox(Cmd.DF_FLUSH)
         host.mailbox(Cmd.ACTIVATE, Activate(mine.handle, self.slot))
         said.append(host.mailbox(Cmd.ACTIVATE, Activate(other.handle, self.slot)))

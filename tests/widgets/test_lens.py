@@ -1,0 +1,148 @@
+"""Lens: what each eye sees, what is held, and what moves."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+
+import pytest
+
+from sevlab_widgets.lens import Eye, Lens, in_words
+
+TEXT = b"my pin is 4711!!" + bytes(16) + b"hello, cloud...." + bytes(4096 - 48)
+NOISE = bytes((i * 73 + 41) % 256 for i in range(4096))
+
+
+def lens(**keywords):
+    eyes = [Eye("vm-a", lambda host: TEXT, "G", xray=True), Eye("the bus", lambda host: NOISE, "B", verb="carries")]
+    return Lens(eyes, **{"where": "gpa 0x4000", "opened": True, **keywords})
+
+
+def test_the_status_line_says_what_every_eye_sees():
+    assert lens().describe() == "gpa 0x4000. Block 0 of 256: vm-a reads “my pin is 4711!!”, the bus carries 29 72 bb 04 …."
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [(bytes(16), "zeros"), (b"hello, cloud....", "“hello, cloud....”"), (bytes(range(128, 144)), "noise"), (b"\x01" + bytes(15), "01 00 00 00 …")],
+)
+def test_sixteen_bytes_in_words(data, words):
+    assert in_words(data) == words
+
+
+def test_an_x_ray_is_not_looked_through_before_somebody_opens_it():
+    looks = []
+    closed = Lens([Eye("guest", lambda host: looks.append(1) or TEXT, xray=True)])
+
+    assert looks == [] and closed.sights[0].why == "closed" and "guest is closed" in closed.says()
+    closed.got_act("view-1", "guest/0")
+    assert closed.sights[0].data == TEXT and looks == [1]
+
+
+def test_the_eyes_are_asked_again_when_the_host_has_done_something_and_not_after_a_look(machine):
+    host, looks = machine(), []
+    seen = Lens([Eye("bus", lambda at: looks.append(at) or TEXT)], host=host)
+    looks.clear()
+
+    seen.full()
+    assert looks == []
+    host.mark(1, 1, 1)
+    seen.full()
+    seen.full()
+    assert looks == [host]
+
+
+def test_what_an_eye_cannot_see_is_a_sentence_and_no_exception():
+    def refused(host):
+        raise OSError(14, "no page is there")
+
+    blind = Lens([Eye("vm-b", refused), Eye("vm-c", lambda host: None)])
+
+    assert blind.sights[0].why == "[Errno 14] no page is there" and blind.sights[1].data is None
+    ET.fromstring(str(blind.picture(800, "M")))
+
+
+def test_delta_marks_every_block_that_differs_from_the_held_one():
+    data = bytearray(NOISE)
+    seen = Lens([Eye("bus", lambda host: bytes(data), "B")])
+    seen.got_press("view-1", "hold")
+    data[100] ^= 1
+    data[4095] ^= 1
+    seen.look()
+
+    assert seen.changed(0) == {6, 255}
+    seen.choose("view", "delta")
+    assert seen.says() == "Blocks that differ from those held: bus 2."
+
+
+def test_delta_without_a_hold_says_how_to_hold():
+    seen = lens()
+    seen.choose("view", "delta")
+
+    assert seen.says().startswith("Nothing is held yet. Hold (h)")
+
+
+def test_copy_and_swap_carry_a_block_to_another_one():
+    calls = []
+    seen = lens(moves={"copy": lambda *args: calls.append(("copy", *args)), "swap": lambda *args: calls.append(("swap", *args))})
+    seen.got_press("view-1", "copy")
+    seen.got_walk("view-1", "ArrowDown")
+    seen.got_walk("view-1", "ArrowDown")
+    assert seen.says().startswith("Copy block 0: arrows choose the other block")
+    seen.got_act("view-1", seen.selected)
+    seen.got_press("view-1", "swap")
+    seen.got_walk("view-1", "End")
+    seen.got_act("view-1", seen.selected)
+
+    assert calls == [("copy", 0, 32), ("swap", 32, 4080)] and seen.carried is None
+
+
+def test_pressing_the_same_move_again_puts_the_block_down():
+    seen = lens(moves={"copy": lambda *args: pytest.fail("nothing was to be copied")})
+    seen.got_press("view-1", "copy")
+    seen.got_press("view-1", "copy")
+
+    assert seen.carried is None
+
+
+@pytest.mark.parametrize("text", ["eight", "", "0x", "1 + 1", "__import__('os')"])
+def test_an_address_is_parsed_and_never_evaluated(text, sent):
+    seen = lens(moves={"remap": lambda hpa: pytest.fail("nothing was to be mapped")})
+    messages = sent(seen)
+    seen.got_press("view-1", "remap", text)
+
+    assert "is no address" in next(content["say"] for content, _ in messages if content["kind"] == "error")
+
+
+def test_the_cursor_stays_inside_and_the_window_follows():
+    seen = lens()
+    for key in ("ArrowUp", "ArrowLeft", "PageUp"):
+        seen.got_walk("view-1", key)
+    assert (seen.block, seen.eye) == (0, 0)
+    seen.got_walk("view-1", "End")
+    assert seen.block == 255 and "0xff0" in str(seen.picture(800, "M"))
+
+
+def test_an_unknown_move_is_refused():
+    with pytest.raises(ValueError, match="a lens can copy, swap"):
+        lens(moves={"decrypt": print})
+
+
+def test_no_page_is_a_sentence():
+    assert Lens().describe().endswith("No page chosen. Give Lens a gpa, or click one in PageMap.")
+
+
+def test_the_table_has_every_block():
+    heads, rows = lens().table()
+
+    assert heads[:4] == ["block", "offset", "vm-a", "vm-a, text"] and len(rows) == 256 and rows[2][3] == "hello, cloud...."
+
+
+@pytest.mark.parametrize(("width", "size", "high"), [(300, "S", 150), (800, "M", 280), (1600, "L", 480)])
+@pytest.mark.parametrize("view", ["bytes", "picture", "delta"])
+def test_every_size_and_view_is_a_picture_that_fits(width, size, high, view):
+    seen = lens()
+    seen.got_press("view-1", "hold")
+    seen.choose("view", view)
+    picture = ET.fromstring(str(seen.picture(width, size)))
+
+    assert float(picture.get("height")) <= high and float(picture.get("width")) == width
