@@ -1,4 +1,4 @@
-"""What every test may ask for: a real firmware image, and the Hypothesis profiles.
+"""What every test may ask for: a real firmware image, a balanced machine, and the Hypothesis profiles.
 
 The foreign tools stand in tests/judges.py.
 """
@@ -6,11 +6,13 @@ The foreign tools stand in tests/judges.py.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import judges
 import pytest
 from hypothesis import HealthCheck, settings
+from sev_rig import Rig
 
 # The suite gives the same answer twice; `make laws` looks further, and elsewhere each time.
 settings.register_profile("suite", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -51,3 +53,24 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there (set SEVLAB_SHARED)")
     return folder
+
+
+@pytest.fixture
+def make_rig() -> Iterator[Callable[..., Rig]]:
+    """make_rig(design, chip, ...) -> Rig; afterwards every process is killed and the balance must be even."""
+    rigs: list[Rig] = []
+
+    def make(*args: object, **named: object) -> Rig:
+        rigs.append(Rig(*args, **named))  # type: ignore[arg-type]
+        return rigs[-1]
+
+    yield make
+    for rig in rigs:
+        rig.close()
+        rig.check_balance()
+
+
+@pytest.fixture
+def rig(make_rig: Callable[..., Rig]) -> Rig:
+    """Linux 6.1 on Rome, balanced afterwards."""
+    return make_rig()

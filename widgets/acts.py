@@ -50,7 +50,12 @@ class Acts(Drawing):
         """A place inside an item was clicked."""
 
     def chrome(self) -> dict[str, Any]:
-        return {**super().chrome(), "acts": [act._asdict() for act in self.acts()], "walk": list(self.WALK), "own_ring": self.OWN_RING}
+        return {
+            **super().chrome(),
+            "acts": [act._asdict() for act in self.acts()],
+            "walk": list(self.WALK),
+            "own_ring": self.OWN_RING,
+        }
 
     def got_press(self, view: str, name: str, value: str = "") -> None:
         act = next((act for act in self.acts() if act.name == name), None)

@@ -84,7 +84,12 @@ class Drawing(Frame):
         options = [[*choice, self.chosen[choice.name]] for choice in self.choices]
         around = super().chrome()
         keys = [[choice.label[0].lower(), f"{choice.label}: {' or '.join(choice.options)}"] for choice in self.choices]
-        return {**around, "keys": [*around["keys"], *keys], "choices": options, "legend": [[str(svg), text] for svg, text in self.legend()]}
+        return {
+            **around,
+            "keys": [*around["keys"], *keys],
+            "choices": options,
+            "legend": [[str(svg), text] for svg, text in self.legend()],
+        }
 
     def svg(self) -> str:
         return self.picture(*STATIC).file(" · ".join([self.title, *self.facts]), [self.empty] if self.empty else [])

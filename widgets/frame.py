@@ -35,31 +35,27 @@ What a notebook sees: `entry` (the journal entry drawn, None is now) and
 A host is any object with `n`, the number of its last journal entry (or `gate.n`), and
 if it likes `trace` with `watch` and `rows`. Without one a widget has no controls.
 
-On the wire: {kind: "frame"} carries title, facts and keys; {kind: "full"} and
-{kind: "delta"} carry the picture. The names seq, to, selected, n and entry in a message are the frame's own. A view says "ready" whenever
-it is drawn, so that a reloaded tab fills itself again; it asks anew when a `seq` is missing,
-and a "ping" after the last frame finds out whether that one was lost.
+On the wire: {kind: "frame"} carries title, facts and keys, {kind: "full"} and {kind: "delta"}
+the picture; the fields kind, seq, to, selected, n and entry are the frame's own. A view says
+"ready" whenever it is drawn, so that a reloaded tab fills itself again; it asks anew when
+a `seq` is missing, and a "ping" after the last frame finds out whether that one was lost.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import os
 import threading
 import traceback
-import zlib
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import anywidget
 import traitlets as t
-
 from sevlab_widgets import pace
+from sevlab_widgets.program import program
 
-HERE = Path(__file__).parent
 PICTURE = 4096  # bytes of a picture that a live widget leaves in the notebook, for readers without a front end
 VIEWS = 6  # the newest so many views are remembered; older ones are reloaded tabs
 ROWS = 1000  # rows of a table view; the CSV file has all
@@ -68,11 +64,7 @@ Message = tuple[dict[str, Any], list[bytes]]
 Table = tuple[list[str], list[list[Any]]]
 
 
-def _text(names: Iterable[str], kind: str) -> str:
-    return "\n".join(path.read_text() for name in names if (path := HERE / f"{name}.{kind}").is_file())
-
-
-class Frame(anywidget.AnyWidget):  # type: ignore[misc]
+class Frame(anywidget.AnyWidget):
     """A picture in its frame: title, body, status line, controls. See the head of this file."""
 
     FILES: ClassVar[tuple[str, ...]] = ()
@@ -94,10 +86,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
         files = ["frame"]
         for parent in reversed(cls.__mro__):
             files += [name for name in vars(parent).get("FILES", ()) if name not in files]
-        texts = [f"{_text(files, 'js')}\nexport const render = frame({cls.MAKER});\n", _text(files, "css")]
-        cls.CODE = [zlib.compress(text.encode(), 9) for text in texts]
-        cls.HASH = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
-        cls._esm = (HERE / "loader.js").read_text().replace("@HASH@", cls.HASH)
+        cls._esm, cls.HASH, cls.CODE = program(files, cls.MAKER)
         super().__init_subclass__(**keywords)
 
     def __init__(self, *, title: str = "", facts: Sequence[str] = (), host: Any = None, imaginary: str = "") -> None:
@@ -196,7 +185,13 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
         why = getattr(error, "why", None)
         said = f"{error}" + (f" ({why})" if why else "")
         sentence = f"{what} raised {type(error).__name__}{': ' if said else ''}{said}"
-        self.post({"kind": "error", "say": sentence + ("" if sentence[-1:] in ".!?" else "."), "details": "".join(traceback.format_exception(error))})
+        self.post(
+            {
+                "kind": "error",
+                "say": sentence + ("" if sentence[-1:] in ".!?" else "."),
+                "details": "".join(traceback.format_exception(error)),
+            }
+        )
 
     def post(self, fields: dict[str, Any], buffers: Sequence[bytes] = (), to: str | None = None) -> int:
         """Send one message to the views, or to one of them; how many bytes that were."""
@@ -209,7 +204,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
         # From 7.4 on ipykernel hands a view's next message to the thread that last sent one: to a cell under way,
         # whose end it would then wait for. Without this note it goes where the front end asked.
         if self.comm is not None:
-            vars(self.comm).pop("_reply_subshell_id", None)
+            self.comm.__dict__.pop("_reply_subshell_id", None)
         return len(str(fields)) + sum(map(len, buffers))
 
     def close(self) -> None:
@@ -369,7 +364,7 @@ class Frame(anywidget.AnyWidget):  # type: ignore[misc]
         alt = {kind: {"alt": self.describe()} for kind in pictures}
         if static:
             return {"text/plain": self.describe(), **pictures}, alt
-        data, metadata = super()._repr_mimebundle_(**keywords)
+        data, metadata = super()._repr_mimebundle_(**keywords) or ({}, {})
         pace.CLOCK.later(0.3, lambda: self._push(1.0))
         return {**data, **pictures}, {**metadata, **alt}
 

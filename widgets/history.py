@@ -49,12 +49,12 @@ class History:
         goal = len(self._changes) if n is None else bisect_right(self._entries, n)
         if goal >= self._done:
             return self._apply(goal)
-        before = [column[: self.used].copy() for column in self.columns]
+        before = _head(self.columns, self.used, copy=True)
         for column in self.columns:
             column[: self.used] = 0
         self._done = 0
         self._apply(goal)
-        return runs.differences(before, tuple(column[: self.used] for column in self.columns))
+        return runs.differences(before, _head(self.columns, self.used))
 
     def _apply(self, goal: int) -> list[runs.Range]:
         states, owners, pins = self.columns
@@ -70,3 +70,9 @@ class History:
             touched.append((first, end - first))
         self._done = goal
         return touched
+
+
+def _head(columns: runs.Columns, count: int, copy: bool = False) -> runs.Columns:
+    """The first `count` cells of each column."""
+    state, owner, pins = (column[:count].copy() if copy else column[:count] for column in columns)
+    return state, owner, pins

@@ -29,7 +29,7 @@ class Key(NamedTuple):
     name: str
     column: str
     note: str = ""
-    who: Mapping[str, str] = {}  # noqa: RUF012 - it is not changed
+    who: Mapping[str, str] = {}
     words: str = ""
 
 
@@ -46,7 +46,11 @@ class Bond(NamedTuple):
 class KeyTree(Acts):
     """Keys in columns. `path` is the one line of it that a phone has room for."""
 
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from key to key"), ("Home End", "first, last"), ("v", "verify the next signature"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("← → ↑ ↓", "from key to key"),
+        ("Home End", "first, last"),
+        ("v", "verify the next signature"),
+    )
 
     def __init__(
         self,
@@ -131,7 +135,11 @@ class KeyTree(Acts):
         if self.seen != EVERYBODY:
             said += f"; the {self.seen} {self.has(key) or 'has never met it'}"
         falls = self.leak(key.name)
-        return said + (f". If it leaks, so falls: {', '.join(k.name for k in self.keyring if k.name in falls)}." if falls else ". Nothing falls with it.")
+        return said + (
+            f". If it leaks, so falls: {', '.join(k.name for k in self.keyring if k.name in falls)}."
+            if falls
+            else ". Nothing falls with it."
+        )
 
     def say_bond(self, bond: Bond) -> str:
         """A bond in a sentence."""
@@ -139,7 +147,15 @@ class KeyTree(Acts):
         said = f"{bond.source} {'agrees on' if bond.how == 'agrees' else bond.how} {whom}"
         if bond.how != "signs":
             return f"{said}."
-        verdict = "not yet verified" if not self.verified(bond) else "not checked by this verifier" if bond.ok is None else "it fits" if bond.ok else f"it does not fit{f': {bond.reason}' if bond.reason else ''}"
+        verdict = (
+            "not yet verified"
+            if not self.verified(bond)
+            else "not checked by this verifier"
+            if bond.ok is None
+            else "it fits"
+            if bond.ok
+            else f"it does not fit{f': {bond.reason}' if bond.reason else ''}"
+        )
         return f"{said}: {verdict.rstrip('.')}."
 
     def says(self) -> str:
@@ -161,7 +177,16 @@ class KeyTree(Acts):
         return f"{' · '.join([self.title, *self.facts])}: {self.says()} {bonds}".rstrip()
 
     def table(self) -> Table:
-        rows: list[list[Any]] = [[key.column, key.name, key.note, self.has(key) if self.seen != EVERYBODY else "", ", ".join(sorted(self.leak(key.name)))] for key in self.keyring]
+        rows: list[list[Any]] = [
+            [
+                key.column,
+                key.name,
+                key.note,
+                self.has(key) if self.seen != EVERYBODY else "",
+                ", ".join(sorted(self.leak(key.name))),
+            ]
+            for key in self.keyring
+        ]
         return ["where", "key", "note", self.seen, "falls with it"], rows
 
     # ------------------------------------------------- hand and keyboard
@@ -170,7 +195,10 @@ class KeyTree(Acts):
         if not self.signatures:
             return []
         left = len(self.signatures) - (self.step or 0)
-        return [Act("verify", "Verify" if self.step is None or not left else "Verify the next", "v"), *([Act("all", "All at once", "w")] if self.step is not None else [])]
+        return [
+            Act("verify", "Verify" if self.step is None or not left else "Verify the next", "v"),
+            *([Act("all", "All at once", "w")] if self.step is not None else []),
+        ]
 
     def press(self, name: str, value: str) -> None:
         if name == "all":

@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import GREEN, SKY, VERMILION
 from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.strokes import stroke
 
 if TYPE_CHECKING:
     from sevlab_widgets.keytree import Bond, Key, KeyTree
 
-STYLES = {"signs": "", "derives": "stroke-dasharray:7 3", "wraps": "stroke-dasharray:1.5 3;stroke-width:1.6", "agrees": "stroke-dasharray:7 3 1.5 3"}
+STYLES = {
+    "signs": "",
+    "derives": "stroke-dasharray:7 3",
+    "wraps": "stroke-dasharray:1.5 3;stroke-width:1.6",
+    "agrees": "stroke-dasharray:7 3 1.5 3",
+}
 
 
 class KeyTreePicture:
@@ -57,7 +63,9 @@ class KeyTreePicture:
 
     # ------------------------------------------------- a tree
 
-    def _tree(self, keys: Sequence[Key], bonds: Sequence[Bond], x: float, width: float, title: str, different: bool = False) -> float:
+    def _tree(
+        self, keys: Sequence[Key], bonds: Sequence[Bond], x: float, width: float, title: str, different: bool = False
+    ) -> float:
         tree, k = self.tree, self.k
         y = 0.0
         if title:
@@ -93,7 +101,9 @@ class KeyTreePicture:
             self.svg.text(x + width / 2, y + self.type * 2.1 + high + 26, "No platform yet.", "middle soft", size=self.type)
         return max([b + h for _, b, _, h in self.boxes.values()] or [y + 80 * k]) + 8
 
-    def _pill(self, key: Key | None, x: float, y: float, wide: float, high: float, name: str, falls: bool = False, other: bool = False) -> None:
+    def _pill(
+        self, key: Key | None, x: float, y: float, wide: float, high: float, name: str, falls: bool = False, other: bool = False
+    ) -> None:
         tree, k = self.tree, self.k
         has = tree.has(key) if key is not None else ""
         self.svg.rect(x, y, wide, high, "box", rx=high / 2, **({} if has else {"stroke_dasharray": "4 4"}))
@@ -101,7 +111,12 @@ class KeyTreePicture:
             self.svg.rect(x, y, wide, high, "fill", fill=SKY, fill_opacity=0.5, rx=high / 2)
         elif has == "can have it used":
             half, r = wide / 2, high / 2
-            self.svg.path(f"M{x + half:.1f} {y:.1f}H{x + r:.1f}A{r:.1f} {r:.1f} 0 0 0 {x + r:.1f} {y + high:.1f}H{x + half:.1f}Z", "fill", fill=SKY, fill_opacity=0.5)
+            self.svg.path(
+                stroke("M", x + half, y, "H", x + r, "A", r, r, "0 0 0", x + r, y + high, "H", x + half, "Z"),
+                "fill",
+                fill=SKY,
+                fill_opacity=0.5,
+            )
         if falls:
             self.svg.rect(x, y, wide, high, "hatch", rx=high / 2, style_="opacity:.28;stroke:none")
             self.svg.rect(x, y, wide, high, "fail", rx=high / 2)
@@ -123,7 +138,23 @@ class KeyTreePicture:
         word = bond.how if not (bond.how == "signs" and not dim and bond.ok is not None) else ""
         with self.svg.item(key, say=tree.say_bond(bond)):
             if bond.source == bond.target:
-                self.svg.path(f"M{ax + aw:.1f} {ay + ah * 0.3:.1f}C{ax + aw + 22 * k:.1f} {ay - 6:.1f} {ax + aw + 22 * k:.1f} {ay + ah + 6:.1f} {ax + aw:.1f} {ay + ah * 0.7:.1f}", "line", arrow=True, style_=style)
+                self.svg.path(
+                    stroke(
+                        "M",
+                        ax + aw,
+                        ay + ah * 0.3,
+                        "C",
+                        ax + aw + 22 * k,
+                        ay - 6,
+                        ax + aw + 22 * k,
+                        ay + ah + 6,
+                        ax + aw,
+                        ay + ah * 0.7,
+                    ),
+                    "line",
+                    arrow=True,
+                    style_=style,
+                )
                 mx, my = ax + aw + 17 * k, ay + ah / 2
                 word = ""
             elif abs(ax + aw / 2 - bx - bw / 2) < 4:
@@ -132,7 +163,12 @@ class KeyTreePicture:
                 far = abs(by - ay) > 2 * ah + 10
                 if far:
                     bend = max(ax + aw, bx + bw) + 16 * k
-                    self.svg.path(f"M{ax + aw:.1f} {ay + ah / 2:.1f}C{bend:.1f} {ay + ah / 2:.1f} {bend:.1f} {by + bh / 2:.1f} {bx + bw + 1:.1f} {by + bh / 2:.1f}", "line", arrow=True, style_=style)
+                    self.svg.path(
+                        stroke("M", ax + aw, ay + ah / 2, "C", bend, ay + ah / 2, bend, by + bh / 2, bx + bw + 1, by + bh / 2),
+                        "line",
+                        arrow=True,
+                        style_=style,
+                    )
                     mx, my = bend - 4 * k, (ay + by + ah) / 2
                     word = ""
                 else:
@@ -143,7 +179,12 @@ class KeyTreePicture:
                 x1, x2 = (ax + aw, bx - 1) if right else (ax, bx + bw + 1)
                 y1, y2 = ay + ah / 2, by + bh / 2
                 bend = (x2 - x1) * 0.45
-                self.svg.path(f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}", "line", arrow=True, style_=style)
+                self.svg.path(
+                    stroke("M", x1, y1, "C", x1 + bend, y1, x2 - bend, y2, x2, y2),
+                    "line",
+                    arrow=True,
+                    style_=style,
+                )
                 mx, my = (x1 + x2) / 2, (y1 + y2) / 2
                 word = fit(word, abs(x2 - x1) - 16, self.type * 0.9)
             self._mark(bond, mx, my, word, dim)

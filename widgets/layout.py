@@ -15,11 +15,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
-from sevlab.wire import Wire
 from sevlab_widgets.acts import Act, Acts, number
 from sevlab_widgets.frame import Table
 from sevlab_widgets.layout_picture import LayoutPicture
 from sevlab_widgets.picture import Svg
+
+from sevlab.wire import Wire
 
 ROW = 16
 WORDS = ("u8", "u16", "u32", "u64", "i32")
@@ -64,7 +65,12 @@ def _spare(name: str) -> bool:
 class Layout(Acts):
     """A structure as named bytes. `wants` are the fields that a call needs, for the picture of an empty one."""
 
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("↑ ↓ ← →", "from field to field"), ("Home End", "first, last"), ("Enter", "edit the field, where it can be"), ("d", "differences to the second structure"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓ ← →", "from field to field"),
+        ("Home End", "first, last"),
+        ("Enter", "edit the field, where it can be"),
+        ("d", "differences to the second structure"),
+    )
     WALK: ClassVar[tuple[str, ...]] = ("ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End")
     OWN_RING: ClassVar[bool] = True
 
@@ -184,7 +190,13 @@ class Layout(Acts):
     def say(self, part: Part) -> str:
         """A field in a sentence."""
         said = f"{part.name}: {part.size} byte{'s' * (part.size != 1)} at {part.offset:#x}"
-        said += f", {self.value(part)}" if self.data is not None else ", nothing in them yet" if part.name not in self.wants else f", wanted by {self.when or 'the call'}"
+        said += (
+            f", {self.value(part)}"
+            if self.data is not None
+            else ", nothing in them yet"
+            if part.name not in self.wants
+            else f", wanted by {self.when or 'the call'}"
+        )
         said += f", was {was}" if (was := self.was(part)) else ""
         said += f"; {self.names[1]}: {self.value(part, self.other)}" if self.differs(part) else ""
         said += f"; {self.notes[part.name]}" if part.name in self.notes else ""
@@ -209,15 +221,39 @@ class Layout(Acts):
     def describe(self) -> str:
         if self.words:
             return self.words
-        return "\n".join([f"{' · '.join([self.title, *self.facts])}: {self.says()}", *(f"  {self.say(part)}" for part in self.parts)])
+        return "\n".join(
+            [f"{' · '.join([self.title, *self.facts])}: {self.says()}", *(f"  {self.say(part)}" for part in self.parts)]
+        )
 
     def table(self) -> Table:
-        heads = ["offset", "size", "field", "value", *([self.names[1]] if self.other is not None else []), "was", "written by", "covered by", "note"]
+        heads = [
+            "offset",
+            "size",
+            "field",
+            "value",
+            *([self.names[1]] if self.other is not None else []),
+            "was",
+            "written by",
+            "covered by",
+            "note",
+        ]
         rows = []
         for part in self.parts:
             covers = ", ".join(cover.name for cover in self.covers if part.name in cover.fields)
             second = [self.value(part, self.other)] if self.other is not None else []
-            rows.append([f"{part.offset:#04x}", part.size, part.name, self.value(part, room=64), *second, self.was(part), self.writers.get(part.name, ""), covers, self.notes.get(part.name, "")])
+            rows.append(
+                [
+                    f"{part.offset:#04x}",
+                    part.size,
+                    part.name,
+                    self.value(part, room=64),
+                    *second,
+                    self.was(part),
+                    self.writers.get(part.name, ""),
+                    covers,
+                    self.notes.get(part.name, ""),
+                ]
+            )
         return heads, rows
 
     # ------------------------------------------------- hand and keyboard

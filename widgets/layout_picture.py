@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import BLUE, GREEN, ORANGE, PARTIES, PURPLE, SKY, VERMILION, YELLOW
-from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.picture import Svg, width_of
 
 if TYPE_CHECKING:
     from sevlab_widgets.layout import Layout, Part
@@ -88,23 +88,44 @@ class LayoutPicture:
     def _run(self, part: Part, data: bytes | None, left: float, where: dict[int, float], second: bool) -> None:
         layout, u = self.layout, self.unit
         lit, changed = layout.selected == part.name, bool(layout.was(part)) or layout.differs(part)
-        spans = [(at, max(part.offset, at), min(part.offset + part.size, at + ROW)) for at in where if at >= 0 and at < part.offset + part.size and at + ROW > part.offset]
+        spans = [
+            (at, max(part.offset, at), min(part.offset + part.size, at + ROW))
+            for at in where
+            if at >= 0 and at < part.offset + part.size and at + ROW > part.offset
+        ]
         boxes = [(left + 3 * (a - at) * u - 0.6 * u, where[at] + 1, (3 * (b - a) - 0.2) * u) for at, a, b in spans]
         high = self.row - 2
         with self.svg.item(f"hex {part.name}{' ' * second}", say=layout.say(part)):
             for x, y, wide in boxes:
-                self.svg.rect(x, y, wide, high, "hatch" if part.reserved else "fill", rx=2,
-                              **({"style_": "opacity:.3;stroke:none"} if part.reserved else {"fill": self.tint(part), "fill_opacity": 0.26}))
+                self.svg.rect(
+                    x,
+                    y,
+                    wide,
+                    high,
+                    "hatch" if part.reserved else "fill",
+                    rx=2,
+                    **({"style_": "opacity:.3;stroke:none"} if part.reserved else {"fill": self.tint(part), "fill_opacity": 0.26}),
+                )
                 self.svg.line(x, y + 1, x, y + high - 1, "rule")
             for (at, a, b), (_, y, _) in zip(spans, boxes, strict=True):
                 text = "-- " * (b - a) if data is None else data[a:b].hex(" ")
                 x, wide = left + 3 * (a - at) * u, (3 * (b - a) - 1) * u
                 quiet = part.reserved or data is None or not any(data[a:b])
-                self.svg.text(x, y + self.type * 1.02, text.rstrip(), "mono soft" if quiet else "mono", size=self.type, textLength=round(wide, 1))
+                self.svg.text(
+                    x,
+                    y + self.type * 1.02,
+                    text.rstrip(),
+                    "mono soft" if quiet else "mono",
+                    size=self.type,
+                    textLength=round(wide, 1),
+                )
                 if changed:
                     self.svg.line(x, y + high - 1.5, x + wide, y + high - 1.5, "fail", style_="stroke-width:1.6")
         if boxes:
-            self.ends[part.name + (" second" if second else "")] = boxes[0][0] if second else max(x + w for x, _, w in boxes), boxes[0][1] + high / 2
+            self.ends[part.name + (" second" if second else "")] = (
+                boxes[0][0] if second else max(x + w for x, _, w in boxes),
+                boxes[0][1] + high / 2,
+            )
         if lit:
             for x, y, wide in boxes:
                 self.svg.rect(x, y, wide, high, "now", fill="none", rx=2, pointer_events="none", style_="stroke-width:1.5")
@@ -128,12 +149,26 @@ class LayoutPicture:
                 if dot:
                     known = (layout.valid or {}).get(part.name)
                     if known is not None and (known or any(layout.bytes_of(part) or b"")):
-                        self.svg.add("circle", "fill edge" if known else "line", cx=at + 4, cy=y + self.row / 2, r=3.5 * t / 12, **({"fill": GREEN} if known else {"style_": "stroke-width:1.2"}))
+                        self.svg.add(
+                            "circle",
+                            "fill edge" if known else "line",
+                            cx=at + 4,
+                            cy=y + self.row / 2,
+                            r=3.5 * t / 12,
+                            **({"fill": GREEN} if known else {"style_": "stroke-width:1.2"}),
+                        )
                     at += dot
                 self.svg.text(at, y + t * 1.1, f"0x{part.offset:02x}", "mono soft", size=t * 0.92)
                 at += offset
-                self.svg.rect(at, y + 3, swatch - 5, self.row - 7, "hatch" if part.reserved else "fill edge", rx=2,
-                              **({"style_": "opacity:.5"} if part.reserved else {"fill": self.tint(part), "fill_opacity": 0.55}))
+                self.svg.rect(
+                    at,
+                    y + 3,
+                    swatch - 5,
+                    self.row - 7,
+                    "hatch" if part.reserved else "fill edge",
+                    rx=2,
+                    **({"style_": "opacity:.5"} if part.reserved else {"fill": self.tint(part), "fill_opacity": 0.55}),
+                )
                 at += swatch
                 style = "soft" if part.reserved else "bold" if layout.data is None and part.name in layout.wants else ""
                 self.svg.text(at, y + t * 1.1, part.name, style, room=names - 6, size=t)
@@ -191,7 +226,15 @@ class LayoutPicture:
                 self.svg.path(f"M{at - 4:.1f} {first:.1f}H{at:.1f}V{last:.1f}H{at - 4:.1f}", "line")
                 middle = (first + last) / 2
                 room = max(last - first, 66 * k)
-                self.svg.text(at + 4 * k, middle, cover.name, "soft middle", room=room, size=self.type * 0.92, transform=f"rotate(90 {at + 4 * k:.1f} {middle:.1f})")
+                self.svg.text(
+                    at + 4 * k,
+                    middle,
+                    cover.name,
+                    "soft middle",
+                    room=room,
+                    size=self.type * 0.92,
+                    transform=f"rotate(90 {at + 4 * k:.1f} {middle:.1f})",
+                )
 
     def _joins(self, left: float, right: float) -> None:
         """Where both structures stand side by side: lines between the fields that differ."""
@@ -201,4 +244,6 @@ class LayoutPicture:
                 y, high = self.tops[part.name]
                 style = f"stroke:{VERMILION};stroke-width:1.2"
                 self.svg.path(f"M{ax:.1f} {ay:.1f}L{left + 12:.1f} {y + high / 2:.1f}", "line", style_=style, pointer_events="none")
-                self.svg.path(f"M{right - 14:.1f} {y + high / 2:.1f}L{bx:.1f} {by:.1f}", "line", style_=style, pointer_events="none")
+                self.svg.path(
+                    f"M{right - 14:.1f} {y + high / 2:.1f}L{bx:.1f} {by:.1f}", "line", style_=style, pointer_events="none"
+                )

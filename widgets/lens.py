@@ -24,7 +24,13 @@ from sevlab_widgets.picture import Svg
 
 BLOCK = 16
 NOTHING = "No page chosen. Give Lens a gpa, or click one in PageMap."
-MOVES = (("copy", "c", "Copy"), ("swap", "x", "Swap"), ("put back", "p", "Put back"), ("remap", "m", "Remap"), ("flush", "f", "Flush"))
+MOVES = (
+    ("copy", "c", "Copy"),
+    ("swap", "x", "Swap"),
+    ("put back", "p", "Put back"),
+    ("remap", "m", "Remap"),
+    ("flush", "f", "Flush"),
+)
 
 
 class Eye(NamedTuple):
@@ -55,7 +61,12 @@ class Lens(Acts):
 
     WALK: ClassVar[tuple[str, ...]] = ("ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "PageUp", "PageDown", "Home", "End")
     OWN_RING: ClassVar[bool] = True
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("↑ ↓", "from block to block"), ("← →", "from eye to eye"), ("Enter", "open an x-ray; drop what is carried"), ("h", "hold the bytes of now"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("↑ ↓", "from block to block"),
+        ("← →", "from eye to eye"),
+        ("Enter", "open an x-ray; drop what is carried"),
+        ("h", "hold the bytes of now"),
+    )
     choices = (Choice("view", "Show", ("bytes", "picture", "delta")),)
 
     def __init__(
@@ -224,10 +235,27 @@ class Lens(Acts):
     def walk(self, key: str) -> None:
         if self.chosen["view"] == "bytes":
             page = visible(self, *self.sizes()[0])
-            by, eye = {"ArrowUp": (-1, 0), "ArrowDown": (1, 0), "ArrowLeft": (0, -1), "ArrowRight": (0, 1), "PageUp": (-page, 0), "PageDown": (page, 0)}.get(key, (0, 0))
+            by, eye = {
+                "ArrowUp": (-1, 0),
+                "ArrowDown": (1, 0),
+                "ArrowLeft": (0, -1),
+                "ArrowRight": (0, 1),
+                "PageUp": (-page, 0),
+                "PageDown": (page, 0),
+            }.get(key, (0, 0))
         else:
             row = max(1, self.across // BLOCK)
-            by, eye = {"ArrowUp": -row, "ArrowDown": row, "ArrowLeft": -1, "ArrowRight": 1, "PageUp": -16 * row, "PageDown": 16 * row}.get(key, 0), 0
+            by, eye = (
+                {
+                    "ArrowUp": -row,
+                    "ArrowDown": row,
+                    "ArrowLeft": -1,
+                    "ArrowRight": 1,
+                    "PageUp": -16 * row,
+                    "PageDown": 16 * row,
+                }.get(key, 0),
+                0,
+            )
         self.to({"Home": 0, "End": self.blocks - 1}.get(key, self.block + by), self.eye + eye)
 
     def got_select(self, view: str, value: Any) -> None:
@@ -271,7 +299,11 @@ class Lens(Acts):
 
     def press(self, name: str, value: str) -> None:
         if name == "hold":
-            self.held = {} if self.held else {eye.name: sight.data for eye, sight in zip(self.eyes, self.sights, strict=True) if sight.data is not None}
+            self.held = (
+                {}
+                if self.held
+                else {eye.name: sight.data for eye, sight in zip(self.eyes, self.sights, strict=True) if sight.data is not None}
+            )
             self.held_at = self.now if self.held else None
         elif name in ("copy", "swap"):
             if self.carried is not None and self.carried[0] == name and self.carried[1] != self.block:
@@ -294,7 +326,9 @@ class Lens(Acts):
 
     def drop(self, key: str, dx: float, dy: float) -> None:
         """A block was dragged onto another: it is copied, or what is being carried decides."""
-        what = self.carried[0] if self.carried is not None else next((name for name in ("copy", "swap") if name in self.moves), None)
+        what = (
+            self.carried[0] if self.carried is not None else next((name for name in ("copy", "swap") if name in self.moves), None)
+        )
         block = key.rpartition("/")[2]
         if what is None or not block.isdigit():
             return
@@ -313,7 +347,9 @@ def in_words(data: bytes, *, raw: bool = False) -> str:
     """16 bytes in words: text in quotes, "zeros", a few bytes, or noise."""
     if not any(data):
         return "zeros"
-    if sum(32 <= byte < 127 for byte in data) >= 12 or (data.rstrip(b"\0").isascii() and data.rstrip(b"\0").decode("ascii").isprintable()):
+    if sum(32 <= byte < 127 for byte in data) >= 12 or (
+        data.rstrip(b"\0").isascii() and data.rstrip(b"\0").decode("ascii").isprintable()
+    ):
         return f"“{letters(data)}”"
     if not raw and len(set(data)) >= 12:
         return "noise"

@@ -6,7 +6,6 @@ from base64 import b64encode
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-
 from sevlab_widgets.palette import EMPTY, ORANGE, PARTIES, VERMILION
 from sevlab_widgets.picture import Svg, fit, width_of
 from sevlab_widgets.png import png
@@ -88,7 +87,14 @@ class LensPicture:
             wide = min(room, width_of(eye.name, self.c.type) * 1.16 + 22)
             with self.svg.item(eye.name, say=f"{eye.name}: select it to look through this eye."):
                 self.svg.rect(x + 0.5, 0.5, wide - 5, high - 3, "box" if shown else "void", rx=3)
-                self.svg.text(x + wide / 2 - 2, high * 0.66, eye.name, "middle bold" if shown else "middle soft", room=wide - 8, size=self.c.type)
+                self.svg.text(
+                    x + wide / 2 - 2,
+                    high * 0.66,
+                    eye.name,
+                    "middle bold" if shown else "middle soft",
+                    room=wide - 8,
+                    size=self.c.type,
+                )
             x += wide
         return high + 2
 
@@ -137,7 +143,13 @@ class LensPicture:
         for row, block in enumerate(blocks):
             base = y + row * c.pitch
             drag = "y" if eye.letter == "B" and {"copy", "swap"} & lens.moves.keys() else None
-            with self.svg.item(lens.key(index, block), say=lens.sentence(block), act=eye.xray or lens.carried is not None, drag=drag, data_step=c.pitch if drag else None):
+            with self.svg.item(
+                lens.key(index, block),
+                say=lens.sentence(block),
+                act=eye.xray or lens.carried is not None,
+                drag=drag,
+                data_step=c.pitch if drag else None,
+            ):
                 self.svg.rect(x, base - 1, wide, c.pitch, "bare")
                 if block in changed:
                     self.svg.rect(x, base, 3, c.pitch - 2, "fill", fill=VERMILION)
@@ -148,7 +160,17 @@ class LensPicture:
         if lens.block in blocks:
             base = y + (lens.block - blocks.start) * c.pitch
             chosen = index == lens.eye
-            self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "now", fill="none", rx=3, pointer_events="none", style_=None if chosen else THIN)
+            self.svg.rect(
+                x + 1,
+                base - 1,
+                wide - 2,
+                c.pitch - 0.5,
+                "now",
+                fill="none",
+                rx=3,
+                pointer_events="none",
+                style_=None if chosen else THIN,
+            )
         if lens.carried is not None and lens.carried[1] in blocks:
             base = y + (lens.carried[1] - blocks.start) * c.pitch
             self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "broken", rx=3, pointer_events="none")
@@ -165,9 +187,15 @@ class LensPicture:
     def _closed(self, index: int, x: float, y: float, wide: float, high: float) -> None:
         lens, eye, why = self.lens, self.lens.eyes[index], self.lens.sights[index].why
         closed = why == "closed"
-        say = f"{eye.name} is closed: no real machine shows this. Enter opens it, and the trace keeps a row of it." if closed else f"{eye.name}: {why}."
+        say = (
+            f"{eye.name} is closed: no real machine shows this. Enter opens it, and the trace keeps a row of it."
+            if closed
+            else f"{eye.name}: {why}."
+        )
         with self.svg.item(lens.key(index, lens.block), say=say, act=closed):
-            self.svg.rect(x + 1, y, wide - 2, high - 3, "hatch" if not closed else "bare", **({"opacity": 0.25} if not closed else {}))
+            self.svg.rect(
+                x + 1, y, wide - 2, high - 3, "hatch" if not closed else "bare", **({"opacity": 0.25} if not closed else {})
+            )
             lines = ["closed: Enter opens it", "and leaves a row in the trace"] if closed else _wrap(why, wide - 30, self.c.type)
             for number, line in enumerate(lines):
                 at = y + high / 2 + (number - len(lines) / 2 + 0.8) * self.c.type * 1.4
@@ -195,9 +223,19 @@ class LensPicture:
         if sight.data is None:
             self.svg.rect(x + 0.5, y, wide, high, "void")
             return self._closed(index, x, y, wide, high)
-        with self.svg.item(lens.key(index, lens.block), say=lens.says() if delta else lens.say(lens.block), act=eye.xray, data_pick=1):
-            self.svg.add("image", x=x, y=y, width=wide, height=high, href=self._image(index, delta), preserveAspectRatio="none",
-                         style_="image-rendering:auto" if lens.blocks * BLOCK // lens.across > high else None)
+        with self.svg.item(
+            lens.key(index, lens.block), say=lens.says() if delta else lens.say(lens.block), act=eye.xray, data_pick=1
+        ):
+            self.svg.add(
+                "image",
+                x=x,
+                y=y,
+                width=wide,
+                height=high,
+                href=self._image(index, delta),
+                preserveAspectRatio="none",
+                style_="image-rendering:auto" if lens.blocks * BLOCK // lens.across > high else None,
+            )
         self._edge(x - 1, y - 1, wide + 2, high + 2)
         if eye.xray:
             self.svg.text(x + wide, tabs + 3 + c.type, "x-ray", "soft end", size=10)
@@ -205,7 +243,17 @@ class LensPicture:
         row = max(1, lens.across // BLOCK)
         cell, tall = wide / row, high / max(1, lens.blocks // row)
         bx, by = x + lens.block % row * cell, y + lens.block // row * tall
-        self.svg.rect(bx - 2, by - 2, cell + 4, tall + 4, "now", fill="none", rx=2, pointer_events="none", style_=None if index == lens.eye else THIN)
+        self.svg.rect(
+            bx - 2,
+            by - 2,
+            cell + 4,
+            tall + 4,
+            "now",
+            fill="none",
+            rx=2,
+            pointer_events="none",
+            style_=None if index == lens.eye else THIN,
+        )
 
     def _edge(self, x: float, y: float, wide: float, high: float) -> None:
         self.svg.rect(x, y, wide, high, "void")

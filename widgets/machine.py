@@ -84,7 +84,9 @@ class Machine(Drawing):
         self._looked: Any = ()
         self.on_command = on_command
         self.on_illegal = on_illegal
-        self.choices = (Choice("show", "Show", (ALL, *(diagram.name for diagram in self.diagrams))),) if len(self.diagrams) > 1 else ()
+        self.choices = (
+            (Choice("show", "Show", (ALL, *(diagram.name for diagram in self.diagrams))),) if len(self.diagrams) > 1 else ()
+        )
         super().__init__(title=title, **keywords)
 
     # ------------------------------------------------- who is where
@@ -138,7 +140,9 @@ class Machine(Drawing):
     def say(self, diagram: Diagram, state: State) -> str:
         """A state in a sentence, with the commands that keep it."""
         tokens = self.at(diagram, state.name)
-        names = ", ".join(token.name if token.count == 1 else f"{token.count} {token.name}" for token in tokens[:8]) + (f" and {len(tokens) - 8} more" if len(tokens) > 8 else "")
+        names = ", ".join(token.name if token.count == 1 else f"{token.count} {token.name}" for token in tokens[:8]) + (
+            f" and {len(tokens) - 8} more" if len(tokens) > 8 else ""
+        )
         stays = list(dict.fromkeys(edge.command for edge in diagram.edges if edge.source == edge.target == state.name))
         said = f"{diagram.name}, {state.name}{f' ({state.note})' if state.note else ''}: {names or 'nobody'}."
         moves = next((token.moves for token in tokens if token.moves), ())
@@ -158,8 +162,14 @@ class Machine(Drawing):
         parts = []
         for diagram in self.diagrams:
             states = [(state.name, self.crowd(diagram, state.name)) for state in diagram.states]
-            inside = [f"{count} in {name}" if count > 1 else f"{self.at(diagram, name)[0].name} in {name}" for name, count in states if count]
-            parts.append(f"{diagram.name}: {', '.join(inside)}" if inside else diagram.empty.rstrip(".") or f"{diagram.name}: nobody")
+            inside = [
+                f"{count} in {name}" if count > 1 else f"{self.at(diagram, name)[0].name} in {name}"
+                for name, count in states
+                if count
+            ]
+            parts.append(
+                f"{diagram.name}: {', '.join(inside)}" if inside else diagram.empty.rstrip(".") or f"{diagram.name}: nobody"
+            )
         return "; ".join(parts) + "."
 
     def describe(self) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import SKY
 from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.strokes import stroke
 
 if TYPE_CHECKING:
     from sevlab_widgets.machine import Diagram, Edge, Machine, State
@@ -65,7 +66,10 @@ class MachinePicture:
         if not there and diagram.empty:
             self.svg.text(x + width_of(diagram.name, self.type) * 1.15 + 10, y + self.type, diagram.empty, "soft", size=self.type)
         last = max(state.column for state in diagram.states)
-        wides = {state.name: max(width_of(state.name, self.type) * 1.16, self._names(diagram, state)[1]) + 18 * k for state in diagram.states}
+        wides = {
+            state.name: max(width_of(state.name, self.type) * 1.16, self._names(diagram, state)[1]) + 18 * k
+            for state in diagram.states
+        }
         first, end = (max((wides[s.name] for s in diagram.states if s.column == c), default=60) for c in (0, last))
         pitch = min((width - first / 2 - end / 2 - 2) / max(last, 1), 230 * k)
         pairs: dict[tuple[str, str], list[Edge]] = {}
@@ -77,10 +81,13 @@ class MachinePicture:
         back = [pair for pair in pairs if by[pair[0]].column > by[pair[1]].column and by[pair[0]].row == by[pair[1]].row]
         high, gap = 36 * k, (62 if any(by[a].row == 0 for a, _ in back) else 50) * k
         narrow = pitch - max(wides.values())
-        above += any(self._straight(by[a], by[b]) and by[a].row == 0 and self._wide(edges[0]) > narrow for (a, b), edges in pairs.items())
+        above += any(
+            self._straight(by[a], by[b]) and by[a].row == 0 and self._wide(edges[0]) > narrow for (a, b), edges in pairs.items()
+        )
         top = y + self.type * 1.5 + max(0, above - 1) * LABEL * k * 0.75
         self.boxes = {
-            s.name: (x + 1 + first / 2 + s.column * pitch - wides[s.name] / 2, top + s.row * (high + gap), wides[s.name], high) for s in diagram.states
+            s.name: (x + 1 + first / 2 + s.column * pitch - wides[s.name] / 2, top + s.row * (high + gap), wides[s.name], high)
+            for s in diagram.states
         }
         labels: list[tuple[list[Edge], float, float, float]] = []
         bottom = max(b + h for _, b, _, h in self.boxes.values())
@@ -114,7 +121,13 @@ class MachinePicture:
         tokens, crowd = self.machine.at(diagram, state.name), self.machine.crowd(diagram, state.name)
         if not crowd:
             return "", 0
-        text = ", ".join(token.name for token in tokens) if crowd == len(tokens) <= CROWD else f"{crowd:,} {tokens[0].name}" if len(tokens) == 1 else str(crowd)
+        text = (
+            ", ".join(token.name for token in tokens)
+            if crowd == len(tokens) <= CROWD
+            else f"{crowd:,} {tokens[0].name}"
+            if len(tokens) == 1
+            else str(crowd)
+        )
         text = fit(text, 150 * self.k, self.type * 0.92) or text
         return text, width_of(text, self.type * 0.92)
 
@@ -127,7 +140,9 @@ class MachinePicture:
             if text:
                 self.svg.rect(x, y, wide, high, "fill", fill=SKY, fill_opacity=0.35, rx=5)
                 self.svg.rect(x, y, wide, high, "now", fill="none", rx=5, style_="stroke-width:1.5")
-            self.svg.text(x + wide / 2, y + (15 if text else 22) * self.k, state.name, "middle bold" if text else "middle", size=self.type)
+            self.svg.text(
+                x + wide / 2, y + (15 if text else 22) * self.k, state.name, "middle bold" if text else "middle", size=self.type
+            )
             if text:
                 self.svg.text(x + wide / 2, y + 29.5 * self.k, text, "middle", size=self.type * 0.92)
             elif stays == 0 and state.note:
@@ -140,26 +155,62 @@ class MachinePicture:
         self.svg.line(x1, y, x2, y, "line", arrow=True, style_="stroke-width:1.2")
         return edges, (x1 + x2) / 2, y - 5 * self.k - LABEL * self.k * len(edges), x2 - x1 + 6
 
-    def _backward(self, edges: list[Edge], a: tuple[float, ...], b: tuple[float, ...], level: int) -> tuple[list[Edge], float, float, float]:
+    def _backward(
+        self, edges: list[Edge], a: tuple[float, ...], b: tuple[float, ...], level: int
+    ) -> tuple[list[Edge], float, float, float]:
         down = a[1] + a[3] + (10 + 17 * level) * self.k
         x1, x2 = a[0] + a[2] * (0.5 - 0.14 * (level - 1)), b[0] + b[2] * (0.5 + 0.14 * (2 - level))
         r = 6
-        self.svg.path(f"M{x1:.1f} {a[1] + a[3] + 1:.1f}V{down - r:.1f}Q{x1:.1f} {down:.1f} {x1 - r:.1f} {down:.1f}H{x2 + r:.1f}Q{x2:.1f} {down:.1f} {x2:.1f} {down - r:.1f}V{b[1] + b[3] + 2:.1f}",
-                      "line", arrow=True, style_="stroke-width:1.2")
+        self.svg.path(
+            stroke(
+                "M",
+                x1,
+                a[1] + a[3] + 1,
+                "V",
+                down - r,
+                "Q",
+                x1,
+                down,
+                x1 - r,
+                down,
+                "H",
+                x2 + r,
+                "Q",
+                x2,
+                down,
+                x2,
+                down - r,
+                "V",
+                b[1] + b[3] + 2,
+            ),
+            "line",
+            arrow=True,
+            style_="stroke-width:1.2",
+        )
         return edges, (x1 + x2) / 2, down - LABEL * self.k / 2, abs(x1 - x2) - 10
 
     def _slanted(self, edges: list[Edge], a: tuple[float, ...], b: tuple[float, ...]) -> tuple[list[Edge], float, float, float]:
         down = a[1] < b[1]
         if a[0] < b[0] and down:
             start, end = (a[0] + a[2] / 2, a[1] + a[3] + 1), (b[0] - 2, b[1] + b[3] / 2)
-            self.svg.path(f"M{start[0]:.1f} {start[1]:.1f}V{end[1] - 6:.1f}Q{start[0]:.1f} {end[1]:.1f} {start[0] + 6:.1f} {end[1]:.1f}H{end[0]:.1f}", "line", arrow=True, style_="stroke-width:1.2")
+            self.svg.path(
+                stroke("M", start[0], start[1], "V", end[1] - 6, "Q", start[0], end[1], start[0] + 6, end[1], "H", end[0]),
+                "line",
+                arrow=True,
+                style_="stroke-width:1.2",
+            )
             return edges, (start[0] + end[0]) / 2, end[1] - 5 * self.k - LABEL * self.k * len(edges), end[0] - start[0]
         start, end = (a[0] + a[2] + 1, a[1] + a[3] / 2), (b[0] + b[2] * 0.3, b[1] + b[3] + 2)
         if end[0] < start[0] + 8:
             start = (a[0] + a[2] / 2, a[1])
             self.svg.line(*start, *end, "line", arrow=True, style_="stroke-width:1.2")
             return edges, (start[0] + end[0]) / 2, (start[1] + end[1]) / 2 - LABEL * self.k / 2, 200
-        self.svg.path(f"M{start[0]:.1f} {start[1]:.1f}H{end[0] - 6:.1f}Q{end[0]:.1f} {start[1]:.1f} {end[0]:.1f} {start[1] - 6:.1f}V{end[1]:.1f}", "line", arrow=True, style_="stroke-width:1.2")
+        self.svg.path(
+            stroke("M", start[0], start[1], "H", end[0] - 6, "Q", end[0], start[1], end[0], start[1] - 6, "V", end[1]),
+            "line",
+            arrow=True,
+            style_="stroke-width:1.2",
+        )
         return edges, (start[0] + end[0]) / 2, start[1] - 5 * self.k - LABEL * self.k * len(edges), end[0] - start[0]
 
     def _label(self, diagram: Diagram, edges: list[Edge], x: float, y: float, room: float) -> None:

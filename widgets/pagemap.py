@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import traitlets as t
-
 from sevlab_widgets import runs
 from sevlab_widgets.frame import Frame, Message, Table, facts_of
 from sevlab_widgets.history import History
@@ -114,7 +113,9 @@ class PageMap(Frame):
         """How many pages there are."""
         return len(self.columns[0])
 
-    def set(self, first: int, count: int = 1, *, state: int | None = None, owner: int | None = None, pins: int | None = None) -> None:
+    def set(
+        self, first: int, count: int = 1, *, state: int | None = None, owner: int | None = None, pins: int | None = None
+    ) -> None:
         """Change a run of pages; what is None stays.
 
         Raises ValueError for pages that are not on the map and for a state without a kind.
@@ -195,7 +196,14 @@ class PageMap(Frame):
                 rows = b"".join((owner.astype("<u2").tobytes(), pins.astype("<u2").tobytes(), state.tobytes()))
             data, z = runs.squeeze(rows)
             void = [[k.name, k.letter, "" if k.colour == EMPTY else k.colour, ink(k.colour), k.severity] for k in self.kinds]
-            fields = {"count": self.count, "first": self.first, "kinds": void, "regions": self.regions, "owners": self.owners, "word": self.word}
+            fields = {
+                "count": self.count,
+                "first": self.first,
+                "kinds": void,
+                "regions": self.regions,
+                "owners": self.owners,
+                "word": self.word,
+            }
             return {**fields, "z": z, "whole": int(whole), "lit": self.lit}, [data]
 
     def changes(self) -> Message | None:
@@ -242,7 +250,10 @@ class PageMap(Frame):
         counts = self.counts()
         pinned = counts.pop("pinned")
         letters = {kind.name: kind.letter for kind in self.kinds}
-        said.append(", ".join(f"{letters[name]} {name} {number:,}" for name, number in counts.items()) + (f"; pinned {pinned:,}." if pinned else "."))
+        said.append(
+            ", ".join(f"{letters[name]} {name} {number:,}" for name, number in counts.items())
+            + (f"; pinned {pinned:,}." if pinned else ".")
+        )
         if self.entry is not None:
             said.append(f"Entry {self.entry} of {self.now}.")
         if isinstance(self.selected, int) and 0 <= self.selected < self.count:
@@ -255,7 +266,15 @@ class PageMap(Frame):
         kinds = [self.kinds[code] for code in state]
         rows = zip(first, length, owner, pins, kinds, strict=True)
         return heads, [
-            [f"{self.first + a:#x}", n, f"{(self.first + a) * PAGE:#x}", kind.letter, kind.name, self.owners.get(who, who) if who else "", held or ""]
+            [
+                f"{self.first + a:#x}",
+                n,
+                f"{(self.first + a) * PAGE:#x}",
+                kind.letter,
+                kind.name,
+                self.owners.get(who, who) if who else "",
+                held or "",
+            ]
             for a, n, who, held, kind in rows
         ]
 
@@ -291,7 +310,10 @@ class PageMap(Frame):
                 svg.letter(x, height + 10, kind.letter, kind.colour)
                 svg.text(x + 21, height + 22, kind.name)
                 x += 34 + 7 * len(kind.name)
-        return svg.file(" · ".join([self.title, *self.facts]), [self.describe().partition(". ")[2], f"One cell is {each:,} pages." if each > 1 else "One cell is one page."])
+        return svg.file(
+            " · ".join([self.title, *self.facts]),
+            [self.describe().partition(". ")[2], f"One cell is {each:,} pages." if each > 1 else "One cell is one page."],
+        )
 
     def still(self, limit: int | None = None) -> dict[str, Any]:
         cells = COLUMNS * LINES
@@ -304,9 +326,8 @@ class PageMap(Frame):
 
 def size_of(pages: int) -> str:
     """So many pages as a size in words."""
-    size, unit = pages * PAGE, "B"
-    for unit in ("KiB", "MiB", "GiB", "TiB"):
-        size /= 1024
-        if size < 1024:
-            break
+    size, units = pages * PAGE / 1024, iter(("MiB", "GiB", "TiB"))
+    unit = "KiB"
+    while size >= 1024 and (larger := next(units, None)):
+        size, unit = size / 1024, larger
     return f"{size:.0f} {unit}" if size == int(size) else f"{size:.1f} {unit}"

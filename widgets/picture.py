@@ -20,6 +20,7 @@ from typing import Any
 
 from sevlab_widgets.palette import ink
 
+XMLNS = "http://www.w3.org/2000/svg"
 STYLE = (Path(__file__).parent / "drawing.css").read_text()
 DEFS = (
     '<defs><pattern id="sl-hatch" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
@@ -61,7 +62,9 @@ class Svg:
         """One element; `style` is words of drawing.css, an attribute's `_` stands for `-`, None leaves it out."""
         words = " ".join(f"sl-{word}" for word in style.split())
         pairs = {"class": words or None, **attributes}
-        inside = "".join(f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"' for key, value in pairs.items() if value is not None)
+        inside = "".join(
+            f' {key.rstrip("_").replace("_", "-")}="{escape(_number(value))}"' for key, value in pairs.items() if value is not None
+        )
         self.parts.append(f"<{tag}{inside}/>" if text is None else f"<{tag}{inside}>{escape(text, quote=False)}</{tag}>")
 
     def rect(self, x: float, y: float, width: float, height: float, style: str = "", **attributes: Any) -> None:
@@ -78,7 +81,9 @@ class Svg:
         head = "url(#sl-arrow)" if attributes.pop("arrow", False) else None
         self.add("path", style, d=d, marker_end=head, **attributes)
 
-    def text(self, x: float, y: float, text: str, style: str = "", *, room: float | None = None, size: float = 12, **attributes: Any) -> None:
+    def text(
+        self, x: float, y: float, text: str, style: str = "", *, room: float | None = None, size: float = 12, **attributes: Any
+    ) -> None:
         """A text, cut with an ellipsis where it has only `room` px. Styles: "soft", "bold", "mono", "middle", "end"."""
         shown = text if room is None else fit(text, room, size)
         if shown:
@@ -87,7 +92,15 @@ class Svg:
     def letter(self, x: float, y: float, letter: str, colour: str, size: float = 16) -> None:
         """A party's letter in its colour: a square of `size` px with its upper left corner at (x, y)."""
         self.rect(x, y, size, size, "fill edge", fill=colour, rx=2)
-        self.add("text", "text bold middle", letter, x=x + size / 2, y=y + size * 0.74, font_size=size * 0.7, style_=f"fill:{ink(colour)}")
+        self.add(
+            "text",
+            "text bold middle",
+            letter,
+            x=x + size / 2,
+            y=y + size * 0.74,
+            font_size=size * 0.7,
+            style_=f"fill:{ink(colour)}",
+        )
 
     def tag(self, x: float, y: float, text: str) -> None:
         """A known defect of what is modelled, as "as shipped, see J26": neither the reader's mistake nor ours."""
@@ -101,34 +114,43 @@ class Svg:
         self.text(x + width - 4, y + 11, "x-ray", "soft end", size=10)
 
     @contextmanager
-    def item(self, key: str, *, say: str = "", act: bool = False, drag: str | None = None, style: str = "", **attributes: Any) -> Iterator[None]:
+    def item(
+        self, key: str, *, say: str = "", act: bool = False, drag: str | None = None, style: str = "", **attributes: Any
+    ) -> Iterator[None]:
         """What is drawn inside is one thing: it can be selected, and if `act` Enter and a double click reach `got_act`.
 
         `drag` is "x", "y" or "xy": it can be dragged (or moved by Shift and an arrow), which reaches `got_drop`.
         """
         words = " ".join(f"sl-{word}" for word in f"item {style}".split())
-        pairs = {"class": words, "data-key": key, "data-say": say or None, "data-act": 1 if act else None, "data-drag": drag, **attributes}
-        self.parts.append("<g" + "".join(f' {name.replace("_", "-")}="{escape(_number(v))}"' for name, v in pairs.items() if v is not None) + ">")
+        pairs = {
+            "class": words,
+            "data-key": key,
+            "data-say": say or None,
+            "data-act": 1 if act else None,
+            "data-drag": drag,
+            **attributes,
+        }
+        self.parts.append(
+            "<g" + "".join(f' {name.replace("_", "-")}="{escape(_number(v))}"' for name, v in pairs.items() if v is not None) + ">"
+        )
         yield
         self.parts.append("</g>")
 
     def __str__(self) -> str:
         """The picture for a live widget, whose page has the style sheet."""
         w, h = _number(self.width), _number(self.height)
-        return f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}">{DEFS}{"".join(self.parts)}</svg>'
+        return f'<svg xmlns="{XMLNS}" width="{w}" height="{h}" viewBox="0 0 {w} {h}">{DEFS}{"".join(self.parts)}</svg>'
 
     def file(self, title: str = "", notes: Sequence[str] = ()) -> str:
         """The picture as a file of its own: style sheet, white ground, title above, `notes` below."""
         top, bottom = (26 if title else 0), 18 * len(notes)
         w, h = _number(self.width + 24), _number(self.height + top + bottom + 20)
         head = f'<text class="sl-text sl-bold" x="12" y="22" font-size="13">{escape(title, quote=False)}</text>' if title else ""
-        lines = "".join(
-            f'<text class="sl-text sl-soft" font-size="12" x="12" y="{_number(self.height + top + 24 + 18 * i)}">{escape(note, quote=False)}</text>'
-            for i, note in enumerate(notes)
-        )
+        below = [(_number(self.height + top + 24 + 18 * i), escape(note, quote=False)) for i, note in enumerate(notes)]
+        lines = "".join(f'<text class="sl-text sl-soft" font-size="12" x="12" y="{y}">{note}</text>' for y, note in below)
         body = f'<g transform="translate(12 {top + 8})">{"".join(self.parts)}</g>'
         return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img">'
+            f'<svg xmlns="{XMLNS}" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img">'
             f"<title>{escape(title)}</title><style>{STYLE}</style>{DEFS}"
             f'<rect width="{w}" height="{h}" fill="#fff"/>{head}{body}{lines}</svg>\n'
         )

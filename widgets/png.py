@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-
 from sevlab_widgets.palette import rgb
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -45,11 +44,13 @@ def png(pixels: Any, colours: Sequence[str], *, scale: int = 1, clear: int | Non
     lines[:, 1:] = wide[:, 0::2] << 4 | wide[:, 1::2]
     palette = b"".join(bytes(rgb(colour)) for colour in colours)
     alpha = b"" if clear is None else _chunk(b"tRNS", bytes(255 * (i != clear) for i in range(clear + 1)))
-    return b"".join((
-        SIGNATURE,
-        _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 3, 0, 0, 0)),
-        _chunk(b"PLTE", palette),
-        alpha,
-        _chunk(b"IDAT", zlib.compress(np.repeat(lines, scale, axis=0).tobytes(), level)),
-        _chunk(b"IEND", b""),
-    ))
+    return b"".join(
+        (
+            SIGNATURE,
+            _chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 4, 3, 0, 0, 0)),
+            _chunk(b"PLTE", palette),
+            alpha,
+            _chunk(b"IDAT", zlib.compress(np.repeat(lines, scale, axis=0).tobytes(), level)),
+            _chunk(b"IEND", b""),
+        )
+    )

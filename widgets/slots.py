@@ -161,7 +161,7 @@ class Slots:
     def last(self) -> When:
         """The latest moment that anything here has."""
         moments = [moment for bar in self.bars for moment in (bar.start, bar.end) if moment]
-        moments += [one.when for one in (*self.flushes, *self.refusals)]
+        moments += [flush.when for flush in self.flushes] + [refusal.when for refusal in self.refusals]
         return max(moments, default=When(0, 0))
 
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import traitlets as t
-
 from sevlab_widgets.drawing import Choice, Drawing
 from sevlab_widgets.frame import Table, facts_of
 from sevlab_widgets.picture import Svg
@@ -34,7 +33,9 @@ class AsidTimeline(Drawing):
 
     slot = t.Int(None, allow_none=True, help="the slot of the selected bar")
 
-    def __init__(self, slots: Slots, *, on_move: Callable[[str, int], Any] | None = None, title: str = "key slots", **keywords: Any) -> None:
+    def __init__(
+        self, slots: Slots, *, on_move: Callable[[str, int], Any] | None = None, title: str = "key slots", **keywords: Any
+    ) -> None:
         self.slots = slots
         self.on_move = on_move
         self._fold: Fold | None = None
@@ -86,14 +87,19 @@ class AsidTimeline(Drawing):
         for what in (USED, MIRROR, WAITING, "flush", "refused"):
             svg = Svg(18, 18)
             TimelinePicture.swatch(svg, what)
-            marks.append((svg, {WAITING: "given back, not yet usable", "flush": "flush", "refused": "launch refused"}.get(what, what)))
+            marks.append(
+                (svg, {WAITING: "given back, not yet usable", "flush": "flush", "refused": "launch refused"}.get(what, what))
+            )
         return marks
 
     @property
     def empty(self) -> str:  # type: ignore[override]
         if self.slots.bars or self.slots.refusals:
             return ""
-        ranges = [f"{a} to {b} are for {name} guests" if i == 0 else f"{a} to {b} for {name} guests" for i, (name, a, b) in enumerate(self.slots.groups)]
+        ranges = [
+            f"{a} to {b} are for {name} guests" if i == 0 else f"{a} to {b} for {name} guests"
+            for i, (name, a, b) in enumerate(self.slots.groups)
+        ]
         return f"{self.slots.count} slots, none handed out. Slots {', '.join(ranges)}."
 
     # ------------------------------------------------- in words
@@ -102,12 +108,21 @@ class AsidTimeline(Drawing):
         """One mark of the picture in a sentence."""
         if isinstance(mark, Flush):
             steps = ", then ".join(words for _, words in STEPS)
-            done = f"it failed with {mark.error}, no slot became free" if mark.error else f"{mark.freed} {'slot is' if mark.freed == 1 else 'slots are'} free again"
+            done = (
+                f"it failed with {mark.error}, no slot became free"
+                if mark.error
+                else f"{mark.freed} {'slot is' if mark.freed == 1 else 'slots are'} free again"
+            )
             return f"Flush at {self.moment(mark.when)}: {steps}; {done}."
         if isinstance(mark, Refusal):
-            return f"{mark.who or 'A launch'} got no slot at {self.moment(mark.when)}: {mark.answer}{f', really: {mark.cause}' if mark.cause else ''}."
+            cause = f", really: {mark.cause}" if mark.cause else ""
+            return f"{mark.who or 'A launch'} got no slot at {self.moment(mark.when)}: {mark.answer}{cause}."
         until = f" to {self.moment(mark.end)}" if mark.end else ", still so"
-        words = {USED: f"{mark.name} has it", WAITING: f"given back by {mark.name}, waits for a flush", MIRROR: f"{mark.name}, a mirror, uses it too"}
+        words = {
+            USED: f"{mark.name} has it",
+            WAITING: f"given back by {mark.name}, waits for a flush",
+            MIRROR: f"{mark.name}, a mirror, uses it too",
+        }
         more = "".join(f", {part}" for part in (mark.group, mark.note) if part and mark.what == USED)
         return f"Slot {mark.slot}: {words[mark.what]}{more}; from {self.moment(mark.start)}{until}."
 
@@ -133,11 +148,27 @@ class AsidTimeline(Drawing):
     def table(self) -> Table:
         heads = ["slot", "kind", "state", "VM", "cgroup", "from entry", "to entry", "from ns", "to ns"]
         rows = [
-            [bar.slot, self.slots.kind(bar.slot), bar.what, bar.name, bar.group, bar.start.n, bar.end.n if bar.end else "", bar.start.t, bar.end.t if bar.end else ""]
+            [
+                bar.slot,
+                self.slots.kind(bar.slot),
+                bar.what,
+                bar.name,
+                bar.group,
+                bar.start.n,
+                bar.end.n if bar.end else "",
+                bar.start.t,
+                bar.end.t if bar.end else "",
+            ]
             for bar in sorted(self.slots.bars, key=lambda bar: (bar.slot, bar.start))
         ]
-        rows += [["", "", "flush failed" if f.error else "flush", "", "", f.when.n, f.when.n, f.when.t, f.when.t] for f in self.slots.flushes]
-        rows += [["", "", f"refused: {r.answer}, {r.cause}", r.who, "", r.when.n, r.when.n, r.when.t, r.when.t] for r in self.slots.refusals]
+        rows += [
+            ["", "", "flush failed" if f.error else "flush", "", "", f.when.n, f.when.n, f.when.t, f.when.t]
+            for f in self.slots.flushes
+        ]
+        rows += [
+            ["", "", f"refused: {r.answer}, {r.cause}", r.who, "", r.when.n, r.when.n, r.when.t, r.when.t]
+            for r in self.slots.refusals
+        ]
         return heads, rows
 
     # ------------------------------------------------- hand and keyboard
@@ -179,5 +210,7 @@ def limits_of(host: Any) -> dict[str, int]:
         group = groups.pop()
         if group is not None:
             groups += group.children.values()
-            found |= {f"{group.path} {resource}": limit for resource, limit in group.max.items() if group.path != "/" and limit < 1 << 63}
+            found |= {
+                f"{group.path} {resource}": limit for resource, limit in group.max.items() if group.path != "/" and limit < 1 << 63
+            }
     return found

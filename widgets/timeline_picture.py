@@ -47,7 +47,9 @@ class TimelinePicture:
         self.size = size
         names = list(dict.fromkeys(bar.key for bar in self.slots.bars))
         self.colour = {key: COLOURS[i % len(COLOURS)] for i, key in enumerate(names)}
-        labels = [text for name, a, b in self.slots.groups for text in (name, f"{a} to {b}")] + [label.partition(" ")[0] for label in self._graphs()]
+        labels = [text for name, a, b in self.slots.groups for text in (name, f"{a} to {b}")] + [
+            label.partition(" ")[0] for label in self._graphs()
+        ]
         widest = max((width_of(text, 12.5) for text in labels), default=0)
         self.gutter = min(widest, 110) * self.type + 8  # where the numbers of the slots begin
         self.left = round(self.gutter + 34 * self.type)
@@ -86,7 +88,9 @@ class TimelinePicture:
     def _history(self) -> Svg:
         rows = self.rows()
         graphs = self._graphs()
-        head, axis, crosses, graph = (round(part * self.type) for part in (HEAD, AXIS, CROSSES if self.slots.refusals else 0, GRAPH))
+        head, axis, crosses, graph = (
+            round(part * self.type) for part in (HEAD, AXIS, CROSSES if self.slots.refusals else 0, GRAPH)
+        )
         room = HEIGHTS[self.size] - head - axis - crosses - graph * len(graphs)
         high = max(13 * self.type, min(22 * self.type, room / max(1, len(rows))))
         bottom = head + high * len(rows)
@@ -145,7 +149,11 @@ class TimelinePicture:
                 return
             colour = self.colour[bar.key]
             svg.rect(x + 0.5, top + 1.5, width - 1, inner - 1, "fill edge", fill=colour, rx=1)
-            name = bar.name + (f" · {bar.note}" if self.size == "L" and bar.note else "") + (f" · {bar.group}" if self.size == "L" and bar.group else "")
+            name = (
+                bar.name
+                + (f" · {bar.note}" if self.size == "L" and bar.note else "")
+                + (f" · {bar.group}" if self.size == "L" and bar.group else "")
+            )
             size = min(12 * self.type, inner - 1)
             shown = fit(name, width - 8, size) or fit(bar.name, width - 8, size)
             if shown:
@@ -188,7 +196,9 @@ class TimelinePicture:
             text = f"{refusal.answer}: {refusal.cause}" if refusal.cause else refusal.answer
             wide = width_of(text, size) * 1.1
             with svg.item(f"refusal {i}", say=self.line.say(refusal)):
-                svg.path(f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}", "fail")
+                svg.path(
+                    f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}", "fail"
+                )
                 for at, style, room in ((x + 9, "", (x + r + 3, x + 13 + wide)), (x - 9, "end", (x - 13 - wide, x - r - 3))):
                     inside = self.left <= room[0] and room[1] <= self.right + 4
                     if inside and not any(a < room[1] and room[0] < b for a, b in taken):
@@ -203,23 +213,33 @@ class TimelinePicture:
         steps, limit = self.slots.levels[label], self.slots.limits.get(label)
         most = max([count for _, count in steps] + ([limit] if limit else []) + [1])
         size, floor, room = 12 * self.type, top + high - 3, high - 7
-        y = lambda count: floor - room * count / most  # noqa: E731
-        path, x = f"M{self.left} {floor:.1f}", float(self.left)
+        path = f"M{self.left} {floor:.1f}"
         for when, count in steps:
-            path += f"H{self.x(when):.1f}V{y(count):.1f}"
+            path += f"H{self.x(when):.1f}V{floor - room * count / most:.1f}"
         now = f"{steps[-1][1]} of {limit}" if limit else str(steps[-1][1])
         with svg.item(label, say=f"misc.current of {label}: {now}, at most {max(count for _, count in steps)} so far."):
             svg.rect(self.left, floor - room - 2, self.right - self.left, room + 4, "bare")
             if limit:
-                svg.line(self.left, y(limit), self.right, y(limit), "dotted")
+                y = floor - room * limit / most
+                svg.line(self.left, y, self.right, y, "dotted")
             svg.path(f"{path}H{self.right}", "line")
             svg.text(0, floor - room / 2 + size * 0.36, label.partition(" ")[0], room=self.gutter, size=size)
-            svg.text(self.left - 6, floor - room / 2 + size * 0.36, f"{steps[-1][1]}/{limit}" if limit else str(steps[-1][1]), "soft end", size=size)
+            svg.text(
+                self.left - 6,
+                floor - room / 2 + size * 0.36,
+                f"{steps[-1][1]}/{limit}" if limit else str(steps[-1][1]),
+                "soft end",
+                size=size,
+            )
 
     def _past(self, svg: Svg, head: float, bottom: float) -> None:
         if self.line.entry is None:
             return
-        moments = [bar.start for bar in self.slots.bars] + [bar.end for bar in self.slots.bars if bar.end] + [flush.when for flush in self.slots.flushes]
+        moments = (
+            [bar.start for bar in self.slots.bars]
+            + [bar.end for bar in self.slots.bars if bar.end]
+            + [flush.when for flush in self.slots.flushes]
+        )
         n = self.line.entry
         known = max((moment.t for moment in moments if moment.n <= n), default=0)
         x = self.left + (n if self.line.by_entry else known) * self.scale
@@ -241,7 +261,13 @@ class TimelinePicture:
         for i, slot in enumerate(rows):
             x, y = 1 + i // lines * cell, i % lines * high
             bar = slots.state(slot)
-            index = self.slots.bars.index(next(b for b in self.slots.bars if b.slot == slot and b.start == bar.start and b.what == bar.what)) if bar else -1
+            index = (
+                self.slots.bars.index(
+                    next(b for b in self.slots.bars if b.slot == slot and b.start == bar.start and b.what == bar.what)
+                )
+                if bar
+                else -1
+            )
             key = self.line.key(index) if bar else f"slot {slot}"
             with svg.item(key, say=self.line.say(bar) if bar else f"Slot {slot} ({slots.kind(slot)}): free."):
                 svg.text(x + 18, y + 15, str(slot), "soft end")
@@ -255,7 +281,12 @@ class TimelinePicture:
                     svg.text(x + 26, y + 15, bar.name, room=inside - 6, style_=f"fill:{ink(self.colour[bar.key])}")
         flushes = len(slots.flushes)
         more = slots.count - len(rows)
-        svg.text(1, lines * high + 14, f"{flushes} flush{'' if flushes == 1 else 'es'}" + (f" · {more} more slots never used" if more > 0 else ""), "soft")
+        svg.text(
+            1,
+            lines * high + 14,
+            f"{flushes} flush{'' if flushes == 1 else 'es'}" + (f" · {more} more slots never used" if more > 0 else ""),
+            "soft",
+        )
         return svg
 
     # ------------------------------------------------- legend

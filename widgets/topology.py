@@ -93,7 +93,11 @@ class Topology(Acts):
     """Who holds whom. `bands` names the three bands; `noun` is what a plug is called in sentences."""
 
     OWN_RING: ClassVar[bool] = False
-    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (("← → ↑ ↓", "from thing to thing"), ("Home End", "first, last"), ("b", "what is now is the before"))
+    KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
+        ("← → ↑ ↓", "from thing to thing"),
+        ("Home End", "first, last"),
+        ("b", "what is now is the before"),
+    )
     choices = (Choice("show", "Show", ("now", "compare")),)
 
     def __init__(
@@ -197,11 +201,13 @@ class Topology(Acts):
         for box in scene.boxes:
             if box.key == key:
                 held = [plug for plug in box.plugs if plug.holds]
-                return f"{box.name}{f' ({box.note})' if box.note else ''}: {len(box.plugs)} descriptors{f', {len(held)} of which hold something here' if held else ''}."
+                more = f", {len(held)} of which hold something here" if held else ""
+                return f"{box.name}{f' ({box.note})' if box.note else ''}: {len(box.plugs)} descriptors{more}."
             for plug in box.plugs:
                 if plug_key(box, plug) == key:
                     name = next((thing.name for thing in scene.things if thing.key == plug.holds), "")
-                    return f"fd {plug.words or plug.number} of {box.name}: {plug.kind or 'a file'}{f', a reference on {name}' if name else ''}."
+                    reference = f", a reference on {name}" if name else ""
+                    return f"fd {plug.words or plug.number} of {box.name}: {plug.kind or 'a file'}{reference}."
         thing = next((thing for thing in (*scene.things, *scene.below) if thing.key == key), None)
         if thing is None:
             return ""
@@ -210,14 +216,17 @@ class Topology(Acts):
         if not holders:
             return f"{note}."
         closed = listed(holders)
-        return f"{note} lives until {closed} {'is' if len(holders) == 1 else 'are'} {'gone' if not any(h.startswith('fd ') for h in holders) else 'closed'}."
+        end = "closed" if any(holder.startswith("fd ") for holder in holders) else "gone"
+        return f"{note} lives until {closed} {'is' if len(holders) == 1 else 'are'} {end}."
 
     def says(self) -> str:
         scene = self.scene
         if self.empty:
             return NOTHING
         changed = [f"{row.name} {row.words}" for row in self.ledger if row.changed]
-        counts = f"{len(scene.boxes)} process{'es' * (len(scene.boxes) != 1)}, {len(scene.things)} VM{'s' * (len(scene.things) != 1)}."
+        counts = (
+            f"{len(scene.boxes)} process{'es' * (len(scene.boxes) != 1)}, {len(scene.things)} VM{'s' * (len(scene.things) != 1)}."
+        )
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         return counts + (f" Changed: {'; '.join(changed[:3])}{more}." if changed else "")
 
@@ -227,7 +236,9 @@ class Topology(Acts):
         return " ".join(parts)
 
     def table(self) -> Table:
-        return ["what", "before", "after", ""], [[row.name, *("" if v is None else v for v in row[:3][1:]), "changed" if row.changed else ""] for row in self.ledger]
+        return ["what", "before", "after", ""], [
+            [row.name, *("" if v is None else v for v in row[:3][1:]), "changed" if row.changed else ""] for row in self.ledger
+        ]
 
     # ------------------------------------------------- what a reader can do
 
@@ -242,10 +253,15 @@ class Topology(Acts):
 
     def acts(self) -> list[Act]:
         plug, box = self.chosen_plug(), next((box for box in self.scene.boxes if box.key == self.selected), None)
+        ask = "name of a process"
         ready = {"close": plug, "kill": box, "pass": plug}
-        why = {"close": "Select the plug that is to be closed.", "kill": "Select the process that is to be killed.", "pass": "Select the plug that is to be passed."}
+        why = {
+            "close": "Select the plug that is to be closed.",
+            "kill": "Select the process that is to be killed.",
+            "pass": "Select the plug that is to be passed.",
+        }
         found = [
-            Act(name, label, key, field="name of a process" if name == "pass" and ready[name] else "", why="" if ready[name] else why[name])
+            Act(name, label, key, field=ask if name == "pass" and ready[name] else "", why="" if ready[name] else why[name])
             for name, key, label in VERBS if name in self.verbs
         ]  # fmt: skip
         return [*found, Act("before", "Now is before", "b")] if callable(self._source) or found else []
@@ -261,7 +277,11 @@ class Topology(Acts):
             box, plug = found
             if name == "pass" and value.strip() not in [box.name for box in self.scene.boxes]:
                 raise ValueError(f"there is no process {value.strip()!r}")
-            self.verbs[name](box.key, plug.number, *([next(b.key for b in self.scene.boxes if b.name == value.strip())] if name == "pass" else []))
+            self.verbs[name](
+                box.key,
+                plug.number,
+                *([next(b.key for b in self.scene.boxes if b.name == value.strip())] if name == "pass" else []),
+            )
 
     def drop(self, key: str, dx: float, dy: float) -> None:
         """A plug was dragged: into another process's box it is passed."""

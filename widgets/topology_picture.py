@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sevlab_widgets.palette import VERMILION
 from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.strokes import stroke
 
 if TYPE_CHECKING:
     from sevlab_widgets.topology import Box, Plug, Row, Scene, Thing, Topology
@@ -60,10 +61,14 @@ class TopologyPicture:
         boxes: list[Box] = []
         olds = {box.key: box for box in old.boxes}
         for box in new.boxes:
-            gone = [plug for plug in (olds[box.key].plugs if box.key in olds else ()) if _at(plug) not in [_at(p) for p in box.plugs]]
+            gone = [
+                plug for plug in (olds[box.key].plugs if box.key in olds else ()) if _at(plug) not in [_at(p) for p in box.plugs]
+            ]
             boxes.append(box._replace(plugs=sorted([*box.plugs, *gone], key=_at)))
         boxes += [box for box in old.boxes if box.key not in {b.key for b in new.boxes}]
-        return Scene(boxes, _union(new.things, old.things), _union(new.below, old.below), list(dict.fromkeys([*new.links, *old.links])))
+        return Scene(
+            boxes, _union(new.things, old.things), _union(new.below, old.below), list(dict.fromkeys([*new.links, *old.links]))
+        )
 
     def _style(self, key: str, mark: str) -> str | None:
         """How a line is drawn: what went, what came, or neither."""
@@ -108,7 +113,7 @@ class TopologyPicture:
                 for row, word in enumerate(_two(name)):
                     self.svg.text(x, top + (1 + 1.15 * row) * self.type, word, "soft", size=self.type * 0.93)
             if top != starts[0]:
-                self.svg.line(x, top - 9 * k if gutter else top - 9 * k, x + width, top - 9 * k, "rule", stroke_dasharray="1 4")
+                self.svg.line(x, top - 9 * k, x + width, top - 9 * k, "rule", stroke_dasharray="1 4")
         return y + 2
 
     def _processes(self, scene: Scene, x: float, y: float, width: float, mark: str, lines: list[tuple[Any, ...]]) -> float:
@@ -147,14 +152,24 @@ class TopologyPicture:
         with self._seen(box.key), self.svg.item(box.key, say=t.say(box.key, scene)):
             self.svg.rect(x + 0.5, y + 0.5, wide - 1, high - 1, "box", rx=4, style_=style)
             self.svg.text(x + 7, y + 15.5 * self.k, box.name, "bold", size=self.type)
-            self.svg.text(x + 7 + width_of(box.name, self.type) * 1.2 + 8, y + 15.5 * self.k, box.note, "soft", size=self.type * 0.92)
+            self.svg.text(
+                x + 7 + width_of(box.name, self.type) * 1.2 + 8, y + 15.5 * self.k, box.note, "soft", size=self.type * 0.92
+            )
         for number, row in enumerate(rows):
             at, base = x + 6, y + (22 + 23 * number) * self.k
             for plug, w in row:
                 key = plug_key(box, plug)
                 drag = "xy" if "pass" in t.verbs and not plug.words else None
                 with self._seen(key), self.svg.item(key, say=t.say(key, scene), drag=drag):
-                    self.svg.rect(at + 0.5, base, w - 1, 18 * self.k, "box" if plug.kind != "console" else "void", rx=3, style_=self._style(key, mark))
+                    self.svg.rect(
+                        at + 0.5,
+                        base,
+                        w - 1,
+                        18 * self.k,
+                        "box" if plug.kind != "console" else "void",
+                        rx=3,
+                        style_=self._style(key, mark),
+                    )
                     ink = "middle" if plug.kind != "console" else "middle soft"
                     self.svg.text(at + w / 2, base + 13 * self.k, _label(plug), ink, size=self.type * 0.92)
                 self.places[key] = at + w / 2, base + 18 * self.k
@@ -162,11 +177,18 @@ class TopologyPicture:
 
     def _things(self, things: Sequence[Thing], x: float, y: float, width: float, scene: Scene, mark: str, high: float) -> float:
         t = self.topology
-        wides = [max(width_of(thing.name, self.type) * 1.16, width_of(thing.note, self.type * 0.92) if high > 30 * self.k else 0) + 22 for thing in things]
+        wides = [
+            max(width_of(thing.name, self.type) * 1.16, width_of(thing.note, self.type * 0.92) if high > 30 * self.k else 0) + 22
+            for thing in things
+        ]
         wanted = [self._above(thing.key, scene, x) - wide / 2 for thing, wide in zip(things, wides, strict=True)]
         at_of = {thing.key: wanted[i] + wides[i] for i, thing in enumerate(things)}
         for i, thing in enumerate(things):  # what only a neighbour holds stands beside it
-            beside = [at_of[link.source] for link in scene.links if link.target == thing.key and link.source in at_of and at_of[link.source] < FAR]
+            beside = [
+                at_of[link.source]
+                for link in scene.links
+                if link.target == thing.key and link.source in at_of and at_of[link.source] < FAR
+            ]
             if wanted[i] > FAR / 2 and beside:
                 wanted[i] = beside[0] + 80 * self.k
         order = sorted(range(len(things)), key=lambda i: wanted[i])
@@ -194,11 +216,28 @@ class TopologyPicture:
             self.places[thing.key] = at + wides[i] / 2, top + high
             dead = {"stroke_dasharray": "5 4"} if thing.style == "dead" else {}
             with self._seen(thing.key), self.svg.item(thing.key, say=t.say(thing.key, scene)):
-                self.svg.rect(at + 0.5, top + 0.5, wides[i] - 1, high - 1, "box", rx=high / 2 if high < 30 * self.k else 4, style_=self._style(thing.key, mark), **dead)
+                self.svg.rect(
+                    at + 0.5,
+                    top + 0.5,
+                    wides[i] - 1,
+                    high - 1,
+                    "box",
+                    rx=high / 2 if high < 30 * self.k else 4,
+                    style_=self._style(thing.key, mark),
+                    **dead,
+                )
                 if thing.style == "waits":
-                    self.svg.rect(at + 2.5, top + 2.5, wides[i] - 5, high - 5, "hatch", rx=high / 2, style_="opacity:.25;stroke:none")
+                    self.svg.rect(
+                        at + 2.5, top + 2.5, wides[i] - 5, high - 5, "hatch", rx=high / 2, style_="opacity:.25;stroke:none"
+                    )
                 one = high < 30 * self.k
-                self.svg.text(at + wides[i] / 2, top + (16 * self.k if one else 15.5 * self.k), thing.name, "middle" if one else "middle bold", size=self.type)
+                self.svg.text(
+                    at + wides[i] / 2,
+                    top + (16 * self.k if one else 15.5 * self.k),
+                    thing.name,
+                    "middle" if one else "middle bold",
+                    size=self.type,
+                )
                 if not one:
                     self.svg.text(at + wides[i] / 2, top + 30.5 * self.k, thing.note, "middle soft", size=self.type * 0.92)
         return y + lines * (high + 8) - 8
@@ -207,7 +246,12 @@ class TopologyPicture:
         """The middle of whatever holds a thing: where it would best stand."""
         from sevlab_widgets.topology import plug_key
 
-        xs = [self.places[plug_key(box, plug)][0] for box in scene.boxes for plug in box.plugs if plug.holds == key and plug_key(box, plug) in self.places]
+        xs = [
+            self.places[plug_key(box, plug)][0]
+            for box in scene.boxes
+            for plug in box.plugs
+            if plug.holds == key and plug_key(box, plug) in self.places
+        ]
         xs = xs or [self.places[link.source][0] for link in scene.links if link.target == key and link.source in self.places]
         return sum(xs) / len(xs) if xs else x + FAR
 
@@ -232,8 +276,12 @@ class TopologyPicture:
                 to = left + wide * (number + 1) / (len(sources) + 1)
                 with self._seen(key, target):
                     bend = min(18, (top - y) / 2)
-                    self.svg.path(f"M{x:.1f} {y:.1f}C{x:.1f} {y + bend:.1f} {to:.1f} {top - bend:.1f} {to:.1f} {top:.1f}", "line", pointer_events="none",
-                                  style_=style or "stroke-width:1.2")
+                    self.svg.path(
+                        stroke("M", x, y, "C", x, y + bend, to, top - bend, to, top),
+                        "line",
+                        pointer_events="none",
+                        style_=style or "stroke-width:1.2",
+                    )
         for link in scene.links:
             if link.source in level and link.target in level and link.source in self.tops and link.target in self.tops:
                 self._sideways(link, mark)
@@ -246,11 +294,23 @@ class TopologyPicture:
         dip, words = 15 * self.k, fit(link.words, abs(x1 - x2), self.type * 0.92)
         with self._seen(link.source, link.target):
             style = self._style(_link(link), mark) or "stroke-width:1.5"
-            self.svg.path(f"M{x1:.1f} {ta + 38 * self.k:.1f}C{x1:.1f} {bottom + dip:.1f} {x2:.1f} {bottom + dip:.1f} {x2:.1f} {tb + 38 * self.k + 1:.1f}", "line",
-                          arrow=True, pointer_events="none", style_=style)
+            self.svg.path(
+                stroke("M", x1, ta + 38 * self.k, "C", x1, bottom + dip, x2, bottom + dip, x2, tb + 38 * self.k + 1),
+                "line",
+                arrow=True,
+                pointer_events="none",
+                style_=style,
+            )
             if words:
                 middle, wide = (x1 + x2) / 2, width_of(words, self.type * 0.92) + 8
-                self.svg.rect(middle - wide / 2, bottom + dip * 0.75 - 8 * self.k, wide, 15 * self.k, "ground", style_="fill:var(--sl-here,#fff);stroke:none")
+                self.svg.rect(
+                    middle - wide / 2,
+                    bottom + dip * 0.75 - 8 * self.k,
+                    wide,
+                    15 * self.k,
+                    "ground",
+                    style_="fill:var(--sl-here,#fff);stroke:none",
+                )
                 self.svg.text(middle, bottom + dip * 0.75 + 4 * self.k, words, "middle soft", size=self.type * 0.92)
 
     # ------------------------------------------------- the ledger
@@ -268,8 +328,22 @@ class TopologyPicture:
             with self.svg.item(f"ledger {row.name}", say=said):
                 self.svg.rect(left, top, wide, high, "bare")
                 value = fit(row.words, wide * 0.6, self.type) or row.words
-                self.svg.text(left + 1, top + 12.8 * self.k, row.name, weight or "soft", room=wide - width_of(value, self.type) * 1.1 - 10, size=self.type)
-                self.svg.text(left + wide - 1, top + 12.8 * self.k, value, f"{weight} end", size=self.type, font_variant_numeric="tabular-nums")
+                self.svg.text(
+                    left + 1,
+                    top + 12.8 * self.k,
+                    row.name,
+                    weight or "soft",
+                    room=wide - width_of(value, self.type) * 1.1 - 10,
+                    size=self.type,
+                )
+                self.svg.text(
+                    left + wide - 1,
+                    top + 12.8 * self.k,
+                    value,
+                    f"{weight} end",
+                    size=self.type,
+                    font_variant_numeric="tabular-nums",
+                )
             self.svg.line(left, top + high - 0.5, left + wide, top + high - 0.5, "rule")
         return y + each * high + 2
 
@@ -293,7 +367,12 @@ def _union(new: Sequence[Thing], old: Sequence[Thing]) -> list[Thing]:
 def _keys(scene: Scene) -> set[str]:
     """Everything in a scene that can come and go."""
     plugs = {f"{box.key}:{plug.number}" for box in scene.boxes for plug in box.plugs}
-    return {box.key for box in scene.boxes} | plugs | {t.key for t in (*scene.things, *scene.below)} | {_link(link) for link in scene.links}
+    return (
+        {box.key for box in scene.boxes}
+        | plugs
+        | {t.key for t in (*scene.things, *scene.below)}
+        | {_link(link) for link in scene.links}
+    )
 
 
 def _two(name: str) -> list[str]:

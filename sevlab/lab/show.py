@@ -77,7 +77,9 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Text:
     return Text("\n".join([line(heads), line(["─" * w for w in widths]), *(line(row) for row in cells)]), title)
 
 
-def layout(what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "", **live: Any) -> Structure:
+def layout(
+    what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "", **live: Any
+) -> Structure:
     """A structure as named bytes: a Wire, or (name, bytes) pairs that follow one another.
 
     `notes` says in a few words what a field is. Long values are cut, with an ellipsis. Displayed, it is a live

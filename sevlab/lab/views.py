@@ -53,7 +53,11 @@ class View:
     __repr__ = describe
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        static = os.environ.get("SEVLAB_STATIC") == "1" and find_spec("anywidget") is not None and find_spec("sevlab_widgets") is not None
+        static = (
+            os.environ.get("SEVLAB_STATIC") == "1"
+            and find_spec("anywidget") is not None
+            and find_spec("sevlab_widgets") is not None
+        )
         if not static and not ask.live():
             return {"text/plain": self.describe()}
         data, metadata = self.widget._repr_mimebundle_()

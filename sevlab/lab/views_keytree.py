@@ -30,7 +30,12 @@ KEYS: tuple[tuple[str, str, dict[str, str], str], ...] = (
     ("KEK, KIK", "session", {OWNER: HOLDS, PSP: HOLDS}, "derived by both from what they agreed on"),
     ("TEK", "session", {OWNER: HOLDS, PSP: HOLDS, KERNEL: USES, VMM: USES}, "encrypts what the owner sends in"),
     ("TIK", "session", {OWNER: HOLDS, PSP: HOLDS, KERNEL: USES, VMM: USES}, "makes the measurement a MAC, and its reader sure"),
-    ("VEK", "guest memory", {PSP: HOLDS, ENGINE: HOLDS, KERNEL: KNOWS, VMM: KNOWS, GUEST: USES}, "made by the PSP, sits in the engine under a slot number"),
+    (
+        "VEK",
+        "guest memory",
+        {PSP: HOLDS, ENGINE: HOLDS, KERNEL: KNOWS, VMM: KNOWS, GUEST: USES},
+        "made by the PSP, sits in the engine under a slot number",
+    ),
 )
 BONDS = (("PDH", "KEK, KIK", "agrees"), ("GODH", "KEK, KIK", "agrees"), ("KEK, KIK", "TEK", "wraps"), ("KEK, KIK", "TIK", "wraps"))
 
@@ -44,7 +49,8 @@ def tree(made: Any, verdict: ChainVerdict | None, slot: int = 0, *, memory_only:
     if memory_only:
         return keys, []
     edges = [] if verdict is None else [
-        made.Bond(edge.signer.upper(), edge.subject.upper(), "signs", edge.ok, edge.reason) for edge in verdict.edges if edge.signer != "owner"
+        made.Bond(edge.signer.upper(), edge.subject.upper(), "signs", edge.ok, edge.reason)
+        for edge in verdict.edges if edge.signer != "owner"
     ]  # fmt: skip
     if verdict is None:
         pairs = (("ARK", "ARK"), ("ARK", "ASK"), ("ASK", "CEK"), ("OCA", "OCA"), ("CEK", "PEK"), ("OCA", "PEK"), ("PEK", "PDH"))
@@ -53,7 +59,12 @@ def tree(made: Any, verdict: ChainVerdict | None, slot: int = 0, *, memory_only:
 
 
 def keytree(
-    verdict: ChainVerdict | None = None, host: Host | None = None, vm: Any = None, *, beside: ChainVerdict | None = None, memory_only: bool = False
+    verdict: ChainVerdict | None = None,
+    host: Host | None = None,
+    vm: Any = None,
+    *,
+    beside: ChainVerdict | None = None,
+    memory_only: bool = False,
 ) -> View:
     """Who holds, derives, wraps and signs which key.
 
@@ -76,7 +87,10 @@ def keytree(
         for name, column, who, words in KEYS:
             if not memory_only or column == "guest memory":
                 has = ", ".join(party for party, what in who.items() if what == HOLDS)
-                found.row(name, f"{column}; {words}{f'; held by {has}' if has else ''}{f'; slot {slot}' if name == 'VEK' and slot else ''}")
+                found.row(
+                    name,
+                    f"{column}; {words}{f'; held by {has}' if has else ''}{f'; slot {slot}' if name == 'VEK' and slot else ''}",
+                )
         for edge in verdict.edges if verdict is not None and not memory_only else ():
             fits = "not checked" if edge.ok is None else "fits" if edge.ok else f"does not fit: {edge.reason}"
             found.row(f"{edge.signer.upper()} signs", f"{edge.subject.upper()}: {fits}")

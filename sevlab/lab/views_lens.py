@@ -44,7 +44,7 @@ class Place:
         return found
 
     def read(self, host: Host, through: Any) -> bytes | None:
-        """The bytes of every page as `through(hpa, n)` reads them; zeros where there is no page, None where there is none at all."""
+        """The bytes of every page as `through(hpa, n)` reads them; zeros where a page is missing, None where all are."""
         self.kvm(host)
         hpas = self.hpas(host)
         if all(hpa < 0 for hpa in hpas):
@@ -89,8 +89,16 @@ def name_of(vm: Any) -> str:
 
 
 def lens(
-    host: Host, vm: Any, gpa: int, n: int = PAGE, *, others: Mapping[str, Any] | Sequence[Any] = (), xray: bool = False, moves: bool = True,
-    pointer: bool = True, across: int = 64,
+    host: Host,
+    vm: Any,
+    gpa: int,
+    n: int = PAGE,
+    *,
+    others: Mapping[str, Any] | Sequence[Any] = (),
+    xray: bool = False,
+    moves: bool = True,
+    pointer: bool = True,
+    across: int = 64,
 ) -> View:
     """`n` bytes of guest memory at `gpa` through everybody's eyes: the guest's own, the VMM's pointer, the bus, other VMs.
 
@@ -110,9 +118,25 @@ def lens(
 
         made = [guest(name_of(vm), vm, False)]
         if pointer:
-            made.append(eye("VMM's pointer", lambda at: place.read(at, lambda hpa, size: keyless(at, hpa, size)), "V", False, "= guest, C = 0", "reads", _dirty(place, None)))
-        made.append(eye("the bus", lambda at: place.read(at, lambda hpa, size: bus_bytes(at, hpa, size)), "B", False, "", "carries"))
-        named = others if isinstance(others, Mapping) else {name_of(other) if name_of(other) != name_of(vm) else f"fd {other.fd}": other for other in others}
+            made.append(
+                eye(
+                    "VMM's pointer",
+                    lambda at: place.read(at, lambda hpa, size: keyless(at, hpa, size)),
+                    "V",
+                    False,
+                    "= guest, C = 0",
+                    "reads",
+                    _dirty(place, None),
+                )
+            )
+        made.append(
+            eye("the bus", lambda at: place.read(at, lambda hpa, size: bus_bytes(at, hpa, size)), "B", False, "", "carries")
+        )
+        named = (
+            others
+            if isinstance(others, Mapping)
+            else {name_of(other) if name_of(other) != name_of(vm) else f"fd {other.fd}": other for other in others}
+        )
         return made + [guest(name, other, True) for name, other in named.items()]
 
     def where(at: Host) -> str:
@@ -124,13 +148,23 @@ def lens(
         return f"gpa {gpa:#x} → {to} · {name_of(vm)}, " + (f"slot {asid}" if asid else "no key")
 
     def widget(module: Any) -> Any:
-        return module.Lens(eyes(module.Eye), host=host, where=where, across=across, opened=xray, moves=_moves(place) if moves else {}, facts=facts(host))
+        return module.Lens(
+            eyes(module.Eye),
+            host=host,
+            where=where,
+            across=across,
+            opened=xray,
+            moves=_moves(place) if moves else {},
+            facts=facts(host),
+        )
 
     def text() -> str:
         found = Picture("lens", [where(host)])
         for name, look, _, hidden, *_ in eyes(lambda *parts: parts):
             data = None if hidden and not xray else look(host)
-            found.row(name, "closed: an x-ray" if hidden and not xray else "sees nothing here" if data is None else data[:BLOCK].hex(" "))
+            found.row(
+                name, "closed: an x-ray" if hidden and not xray else "sees nothing here" if data is None else data[:BLOCK].hex(" ")
+            )
         return str(found)
 
     return View("lens", widget, text)

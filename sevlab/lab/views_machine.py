@@ -50,9 +50,23 @@ def diagrams(made: Any) -> list[Any]:
     ]  # fmt: skip
     return [
         made.Diagram("platform", [made.State(s.name, *at) for s, at in PLATFORM_AT.items()], platform),
-        made.Diagram("guest", [made.State(s.name, *at, NOWHERE if s is GuestState.UNINIT else "") for s, at in GUEST_AT.items()], guest, "No guest yet. LAUNCH_START puts one here."),
-        made.Diagram("key slots", [made.State(s.name.lower(), i) for i, s in enumerate((AsidState.INVALID, AsidState.DIRTY, AsidState.CLEAN, AsidState.USED))], slots),
-        made.Diagram("mp_state", [made.State(name, *at) for name, at in MP_AT.items()], mp, "No vCPU yet. KVM_CREATE_VCPU puts one here."),
+        made.Diagram(
+            "guest",
+            [made.State(s.name, *at, NOWHERE if s is GuestState.UNINIT else "") for s, at in GUEST_AT.items()],
+            guest,
+            "No guest yet. LAUNCH_START puts one here.",
+        ),
+        made.Diagram(
+            "key slots",
+            [
+                made.State(s.name.lower(), i)
+                for i, s in enumerate((AsidState.INVALID, AsidState.DIRTY, AsidState.CLEAN, AsidState.USED))
+            ],
+            slots,
+        ),
+        made.Diagram(
+            "mp_state", [made.State(name, *at) for name, at in MP_AT.items()], mp, "No vCPU yet. KVM_CREATE_VCPU puts one here."
+        ),
     ]
 
 
@@ -63,7 +77,11 @@ def tokens(host: Host, made: Any, names: Mapping[int, str] | None = None) -> lis
     """Who is in which state now."""
     called = vm_names(host, names)
     found = [made.Token("firmware", "platform", host.psp.state.name)]
-    whose = {vm.sev.handle: called[number] for number, vm in host.kernel.vms.items() if vm.sev.handle and vm.sev.owner is None and not vm.dead}
+    whose = {
+        vm.sev.handle: called[number]
+        for number, vm in host.kernel.vms.items()
+        if vm.sev.handle and vm.sev.owner is None and not vm.dead
+    }
     moves: dict[int, list[str]] = {}
     for row in host.trace.rows():
         if row["kind"] == "GuestStateChanged" and row["host"] == host.gate.host and row["n"] <= host.n:
@@ -74,7 +92,10 @@ def tokens(host: Host, made: Any, names: Mapping[int, str] | None = None) -> lis
         found.append(made.Token("slots", "key slots", AsidState(state).name.lower(), count))
     for number, vm in host.kernel.vms.items():
         crowds = Counter(_mp(vcpu) for vcpu in vm.vcpus)
-        found += [made.Token(called[number] if len(vm.vcpus) == 1 else f"of {called[number]}", "mp_state", state, count) for state, count in crowds.items()]
+        found += [
+            made.Token(called[number] if len(vm.vcpus) == 1 else f"of {called[number]}", "mp_state", state, count)
+            for state, count in crowds.items()
+        ]
     return found
 
 
@@ -84,7 +105,10 @@ def _mp(vcpu: Any) -> str:
 
 
 def machine(
-    host: Host, issue: Callable[[str, str, str], Any] | None = None, *, ladder: Callable[[str, str, str], Any] | None = None,
+    host: Host,
+    issue: Callable[[str, str, str], Any] | None = None,
+    *,
+    ladder: Callable[[str, str, str], Any] | None = None,
     names: Mapping[int, str] | None = None,
 ) -> View:
     """The four state machines of a host, with a token for each guest and vCPU.
@@ -95,7 +119,8 @@ def machine(
 
     def widget(module: Any) -> Any:
         return module.Machine(
-            diagrams(module), lambda at: tokens(at, module, names), on_command=issue, on_illegal=ladder, host=host, facts=facts(host)
+            diagrams(module), lambda at: tokens(at, module, names), on_command=issue, on_illegal=ladder,
+            host=host, facts=facts(host),
         )  # fmt: skip
 
     def text() -> str:

@@ -18,7 +18,7 @@ def vm_names(host: Host, names: Mapping[int, str] | None = None) -> dict[int, st
     owners: dict[int, list[int]] = {}
     for number, vm in host.kernel.vms.items():
         owners.setdefault(id(vm.mm), []).append(number)
-    found = {}
+    found: dict[int, str] = {}
     for process in host.processes.values():
         mine = owners.get(id(process.task.mm), [])
         found |= {number: process.name if len(mine) == 1 else f"{process.name}, VM {number}" for number in mine}
@@ -51,7 +51,11 @@ def ledger(host: Host, names: Mapping[int, str] | None = None) -> list[tuple[str
         rows.append((f"references on {called[number]}", vm.refs))
         if vm.sev.active:
             rows.append((f"pages locked, {called[number]}", vm.sev.pages_locked))
-    rows += [("slots in use", asids["used"]), ("slots waiting for a flush", asids["reclaimable"]), ("firmware guests", len(host.psp.guests))]
+    rows += [
+        ("slots in use", asids["used"]),
+        ("slots waiting for a flush", asids["reclaimable"]),
+        ("firmware guests", len(host.psp.guests)),
+    ]
     groups = [host.kernel.root_cgroup]
     while groups:
         group = groups.pop()
@@ -67,7 +71,10 @@ def scene(host: Host, made: Any, names: Mapping[int, str] | None = None) -> Any:
     """A host at one moment as the rows of `made`, the widget's module or anything with the same five names."""
     called = vm_names(host, names)
     boxes = [
-        made.Box(process.name, process.name, f"pid {process.pid} · {process.task.cgroup.path}", tuple(made.Plug(*plug) for plug in _plugs(process)))
+        made.Box(
+            process.name, process.name, f"pid {process.pid} · {process.task.cgroup.path}",
+            tuple(made.Plug(*plug) for plug in _plugs(process)),
+        )
         for process in host.processes.values() if not process.dead
     ]  # fmt: skip
     things, links, below = [], [], []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kvm.conftest import make_rig, rig  # noqa: F401  # fixtures
 
 from sevlab import Host, guest
 

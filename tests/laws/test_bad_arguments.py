@@ -27,11 +27,6 @@ def pointers(table: dict[int, Any]) -> list[int]:
     return [nr for nr, row in table.items() if row.arg is not None and row.arg is not int]
 
 
-@pytest.fixture
-def rig(make_rig: Callable[..., Rig]) -> Rig:
-    return make_rig()
-
-
 # ------------------------------------------------------------- descriptors
 
 

@@ -128,6 +128,8 @@ def test_over_a_whole_launch_and_a_run_no_block_of_the_guests_own_is_on_the_bus(
     with Host(chip, design, seed=3, memory=1 << 30, caches=caches) as host:
         watch, vm = story(host, policy)
         asid = host.kernel.vm_of(vm.process, vm.fd).sev.asid
+        host.soc.wbinvd()
+        watch.look([{"kind": "now"}])
         kept = host.soc.engine.read(asid, host.npt(vm).translate(OWN), 1024)
 
         assert vm.read(DONE, 1) == b"!" and SECRET in kept, "the guest has read it"

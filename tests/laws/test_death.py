@@ -141,6 +141,14 @@ class World:
         call.step()
         return True
 
+    def kill(self, who: int) -> None:
+        """SIGKILL: at once every call of the process is over, but those at a lock that no death ends; and so is the process."""
+        process = self.parties[who].process
+        process.kill()
+        left = [call.state for call in self.calls if call.task is process.task and not call.done]
+        assert set(left) <= {"uninterruptible"}
+        assert (process.name in self.rig.kernel.processes) == bool(left)
+
     def end(self) -> None:
         """Finish what is under way, see that nobody holds anything, then let both go and look at the balance."""
         for call in self.calls:
@@ -187,7 +195,7 @@ def test_a_process_killed_at_any_step_of_any_call_leaves_nothing(kind: str, what
             world.begin(0, what)
             for _ in range(point):
                 world.step(0)
-            world.parties[SIDES.index(victim)].process.kill()
+            world.kill(SIDES.index(victim))
             world.end()
 
 
@@ -207,7 +215,7 @@ def test_law_calls_of_two_processes_and_a_kill_at_any_point_of_any_schedule(
         world.begin(who, what)
     for which in schedule:
         world.step(which % len(calls))
-    for party in world.parties if both else [world.parties[victim]]:
-        party.process.kill()
+    for who in (victim, 1 - victim) if both else (victim,):
+        world.kill(who)
 
     world.end()

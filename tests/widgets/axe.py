@@ -22,7 +22,9 @@ def fetch() -> int:
     if not FILE.is_file():
         with tempfile.TemporaryDirectory() as folder:
             try:
-                subprocess.run(["npm", "pack", "--silent", f"axe-core@{VERSION}"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+                subprocess.run(
+                    ["npm", "pack", "--silent", f"axe-core@{VERSION}"], cwd=folder, check=True, stdout=subprocess.DEVNULL
+                )
             except (OSError, subprocess.CalledProcessError) as error:
                 print(f"npm could not fetch axe-core {VERSION}: {error}", file=sys.stderr)
                 return 1
@@ -41,7 +43,8 @@ def violations(page: Any, selector: str = ".jp-OutputArea") -> list[str]:
         """async (selector) => {
             const elements = [...document.querySelectorAll(selector)];
             const result = await axe.run({ include: elements }, { resultTypes: ['violations'] });
-            return result.violations.flatMap((v) => v.nodes.map((n) => `${v.id}: ${n.html.slice(0, 160)} ${n.failureSummary.slice(0, 200)}`));
+            const line = (rule, node) => `${rule.id}: ${node.html.slice(0, 160)} ${node.failureSummary.slice(0, 200)}`;
+            return result.violations.flatMap((rule) => rule.nodes.map((node) => line(rule, node)));
         }""",
         selector,
     )

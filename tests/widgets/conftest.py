@@ -101,7 +101,12 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
         cells = (MACHINE, *cells)
         name = re.sub(r"\W+", "-", request.node.name)[-60:] + f"-{len(books)}"
         book = on.open(name, cells, **options)
-        book.page.on("console", lambda message: said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None)
+        book.page.on(
+            "console",
+            lambda message: (
+                said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None
+            ),
+        )
         books.append(book)
         return book.run() if run else book
 

@@ -76,7 +76,7 @@ class Lab:
     """A running JupyterLab and the browser in front of it."""
 
     def __init__(self, folder: Path, *, subshells: bool = False, dark: bool = False, browser: Any = None) -> None:
-        """`subshells`: comms run on threads of their own, as JupyterLab does where nobody says otherwise. `browser` lends another Lab's."""
+        """`subshells`: comms on threads of their own, as where nobody says otherwise. `browser` lends another Lab's."""
         self.folder = folder
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
@@ -102,7 +102,9 @@ class Lab:
         command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
         paths = os.pathsep.join(path for path in sys.path if path)
         env = {"PYTHONPATH": paths, "PYTHONHASHSEED": "0"}
-        (spec / "kernel.json").write_text(json.dumps({"argv": command, "display_name": "sevlab-test", "language": "python", "env": env}))
+        (spec / "kernel.json").write_text(
+            json.dumps({"argv": command, "display_name": "sevlab-test", "language": "python", "env": env})
+        )
         (self.folder / "work").mkdir()
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -113,7 +115,8 @@ class Lab:
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "JUPYTER_PATH", "SEVLAB_STATIC")}
         env |= {key: str(self.folder / name) for key, name in folders.items()}
         command = [
-            os.environ.get("SEVLAB_LAB", sys.executable), "-m", "jupyterlab", "--allow-root", "--no-browser", "--ip=127.0.0.1", f"--port={self.port}",
+            os.environ.get("SEVLAB_LAB", sys.executable), "-m", "jupyterlab", "--allow-root", "--no-browser",
+            "--ip=127.0.0.1", f"--port={self.port}",
             "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={self.folder / 'work'}",
             "--expose-app-in-browser", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
         ]  # fmt: skip
@@ -147,7 +150,7 @@ class Lab:
         self._server.wait(20)
 
     def open(self, name: str, cells: Sequence[str], *, width: int = 1100, height: int = 1000, **context: Any) -> Book:
-        """A new notebook of these cells, open in a browser window of its own; `context` goes to the browser (reduced_motion, ...)."""
+        """A new notebook of these cells, open in a window of its own; `context` goes to the browser (reduced_motion, ...)."""
         (self.folder / "work" / f"{name}.ipynb").write_text(json.dumps(notebook(cells)))
         window = self.browser.new_context(viewport={"width": width, "height": height}, accept_downloads=True, **context)
         page = window.new_page()
@@ -221,7 +224,9 @@ class Book:
         """The widget of this number on the page, once it has drawn something."""
         found = self.page.locator(".sl").nth(index)
         found.wait_for()
-        self.page.wait_for_function("i => { const s = document.querySelectorAll('.sl')[i]?.dataset.seq; return s !== undefined && s !== '-1'; }", arg=index)
+        self.page.wait_for_function(
+            "i => { const s = document.querySelectorAll('.sl')[i]?.dataset.seq; return s !== undefined && s !== '-1'; }", arg=index
+        )
         return found
 
     def status(self, index: int = 0) -> str:
@@ -230,7 +235,10 @@ class Book:
 
     def theme(self, name: str) -> None:
         """Switch the whole lab to "light" or "dark", and wait until the widgets have followed."""
-        self.js("async (name) => { await app.commands.execute('apputils:change-theme', { theme: `JupyterLab ${name}` }); }", name.capitalize())
+        self.js(
+            "async (name) => { await app.commands.execute('apputils:change-theme', { theme: `JupyterLab ${name}` }); }",
+            name.capitalize(),
+        )
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=str(name == "light").lower())
         self.settle(500)
 

@@ -38,7 +38,10 @@ class Machine:
         """One more entry, which took `ns` and caused these rows: (kind, columns)."""
         self.n += 1
         self.trace.now += ns
-        new = [{"seq": 0, "t": self.trace.now, "n": self.n, "host": 0, "lane": "host", "kind": kind, **columns} for kind, columns in rows]
+        new = [
+            {"seq": 0, "t": self.trace.now, "n": self.n, "host": 0, "lane": "host", "kind": kind, **columns}
+            for kind, columns in rows
+        ]
         self.trace._rows += new
         for watcher in list(self.trace.watchers):
             watcher(new)
@@ -53,7 +56,9 @@ class Machine:
 
     def take(self, asid: int, vm: int, cgroup: str = "/") -> None:
         """An entry in which a VM gets a slot."""
-        self.entry(("VmMade", {"vm": vm, "vm_type": 0, "pid": vm}), ("AsidTaken", {"asid": asid, "es": 0, "vm": vm, "cgroup": cgroup}))
+        self.entry(
+            ("VmMade", {"vm": vm, "vm_type": 0, "pid": vm}), ("AsidTaken", {"asid": asid, "es": 0, "vm": vm, "cgroup": cgroup})
+        )
 
     def give(self, asid: int, vm: int) -> None:
         """An entry in which it gives it back."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zlib
 
 import pytest
 import traitlets as t
-
 from sevlab_widgets import Drawing, Frame, link
 from sevlab_widgets.picture import Svg
 
@@ -344,7 +341,10 @@ def test_the_table_view_is_cut_and_says_so_but_the_file_has_all(sent):
     assert len(counter.csv().splitlines()) == 1501
 
 
-@pytest.mark.parametrize(("what", "kind", "beginning"), [("csv", "text/csv", b"value,square"), ("svg", "image/svg+xml", b"<svg"), ("png", "image/svg+xml", b"<svg")])
+@pytest.mark.parametrize(
+    ("what", "kind", "beginning"),
+    [("csv", "text/csv", b"value,square"), ("svg", "image/svg+xml", b"<svg"), ("png", "image/svg+xml", b"<svg")],
+)
 def test_a_file_has_the_title_s_name(sent, what, kind, beginning):
     counter = Counter(title="Guest memory of vm-a")
     messages = sent(counter)
@@ -383,18 +383,3 @@ def test_static_is_a_picture_and_a_sentence_and_no_widget(monkeypatch):
 
 def test_a_widget_says_what_it_shows_and_never_where_it_lies_in_memory():
     assert repr(Counter()) == "The counter says 0."
-
-
-def test_the_package_costs_nothing_until_a_widget_is_asked_for():
-    code = "import sys, sevlab_widgets; print([m for m in ('anywidget', 'ipywidgets', 'numpy') if m in sys.modules])"
-
-    answer = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {code}"], capture_output=True, text=True)
-
-    assert (answer.stdout.strip(), answer.stderr) == ("[]", "")
-
-
-def test_a_name_that_is_no_widget_is_refused_with_the_names_there_are():
-    import sevlab_widgets
-
-    with pytest.raises(AttributeError, match=r"no 'PageMaps'; it has .*PageMap"):
-        sevlab_widgets.PageMaps  # noqa: B018

@@ -5,12 +5,19 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-
 from sevlab_widgets.keytree import HOLDS, USES, Bond, Key, KeyTree
 
 COLUMNS = ("maker", "owner")
-KEYS = [Key("root", "maker"), Key("chip", "maker", who={"owner": USES}), Key("session", "owner", "slot 3", {"owner": HOLDS}, "made for one guest")]
-BONDS = [Bond("root", "root", "signs", True), Bond("root", "chip", "signs", False, "another key signed it"), Bond("chip", "session", "wraps")]
+KEYS = [
+    Key("root", "maker"),
+    Key("chip", "maker", who={"owner": USES}),
+    Key("session", "owner", "slot 3", {"owner": HOLDS}, "made for one guest"),
+]
+BONDS = [
+    Bond("root", "root", "signs", True),
+    Bond("root", "chip", "signs", False, "another key signed it"),
+    Bond("chip", "session", "wraps"),
+]
 
 
 def tree(**keywords):

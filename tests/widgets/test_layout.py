@@ -6,9 +6,9 @@ import xml.etree.ElementTree as ET
 from typing import Annotated
 
 import pytest
+from sevlab_widgets.layout import Layout, Part, parse, parts_of
 
 from sevlab.wire import Wire, u32, u64
-from sevlab_widgets.layout import Layout, Part, parse, parts_of
 
 
 class Sample(Wire):
@@ -21,13 +21,19 @@ class Sample(Wire):
     mac: Annotated[bytes, 32] = b""  # 0x20
 
 
-FULL = Sample(flags=5, address=0x4000, name=b"vm-a", mac=bytes(range(32)))
+FULL = Sample(flags=5, address=0x4000, name=b"vm-a".ljust(16, b"\0"), mac=bytes(range(32)))
 
 
 def test_every_field_is_decoded_by_its_kind():
     layout = Layout(FULL)
 
-    assert [layout.value(part) for part in layout.parts] == ["0x5", "0x0", "0x4000 (16,384)", "“vm-a”", "000102030405060708090a0b0c0d0e0f…"]
+    assert [layout.value(part) for part in layout.parts] == [
+        "0x5",
+        "0x0",
+        "0x4000 (16,384)",
+        "“vm-a”",
+        "000102030405060708090a0b0c0d0e0f…",
+    ]
     assert layout.title == "Sample, 64 bytes"
 
 
@@ -54,7 +60,13 @@ def test_an_empty_structure_says_who_wants_which_fields():
 
 
 def test_a_field_says_who_wrote_it_who_vouches_for_it_and_what_covers_it():
-    layout = Layout(FULL, writers={"mac": "P"}, valid={"flags": False, "mac": True}, covers=[("the MAC", ("name",))], notes={"name": "whose it is"})
+    layout = Layout(
+        FULL,
+        writers={"mac": "P"},
+        valid={"flags": False, "mac": True},
+        covers=[("the MAC", ("name",))],
+        notes={"name": "whose it is"},
+    )
     said = {part.name: layout.say(part) for part in layout.parts}
 
     assert said["mac"].endswith("written by P; its valid bit is set.")
@@ -124,5 +136,7 @@ def test_a_large_structure_leaves_dull_rows_out():
 
 @pytest.mark.parametrize(("width", "size"), [(300, "S"), (800, "M"), (1600, "L")])
 def test_every_size_is_a_picture(width, size):
-    layout = Layout(FULL, beside=FULL.replace(flags=1), covers=[("the MAC", ("name", "flags"))], writers={"mac": "P"}, valid={"mac": True})
+    layout = Layout(
+        FULL, beside=FULL.replace(flags=1), covers=[("the MAC", ("name", "flags"))], writers={"mac": "P"}, valid={"mac": True}
+    )
     ET.fromstring(str(layout.picture(width, size)))

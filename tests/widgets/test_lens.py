@@ -5,7 +5,6 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-
 from sevlab_widgets.lens import Eye, Lens, in_words
 
 TEXT = b"my pin is 4711!!" + bytes(16) + b"hello, cloud...." + bytes(4096 - 48)
@@ -23,7 +22,12 @@ def test_the_status_line_says_what_every_eye_sees():
 
 @pytest.mark.parametrize(
     ("data", "words"),
-    [(bytes(16), "zeros"), (b"hello, cloud....", "“hello, cloud....”"), (bytes(range(128, 144)), "noise"), (b"\x01" + bytes(15), "01 00 00 00 …")],
+    [
+        (bytes(16), "zeros"),
+        (b"hello, cloud....", "“hello, cloud....”"),
+        (bytes(range(128, 144)), "noise"),
+        (b"\x01" + bytes(15), "01 00 00 00 …"),
+    ],
 )
 def test_sixteen_bytes_in_words(data, words):
     assert in_words(data) == words

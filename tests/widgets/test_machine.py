@@ -5,18 +5,21 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-
 from sevlab_widgets.machine import Diagram, Edge, Machine, State, Token
 
 DOOR = Diagram(
     "door", [State("open"), State("shut", 1), State("locked", 2)],
-    [Edge("open", "shut", "push"), Edge("shut", "locked", "turn"), Edge("shut", "open", "pull"), Edge("open", "open", "look")], "No door yet. Build one.",
+    [Edge("open", "shut", "push"), Edge("shut", "locked", "turn"), Edge("shut", "open", "pull"), Edge("open", "open", "look")],
+    "No door yet. Build one.",
 )  # fmt: skip
 
 
 def test_the_status_line_says_who_is_where():
     assert Machine([DOOR], [Token("front", "door", "open")]).says() == "door: front in open."
-    assert Machine([DOOR], [Token("doors", "door", "open", 61), Token("back", "door", "shut")]).says() == "door: 61 in open, back in shut."
+    assert (
+        Machine([DOOR], [Token("doors", "door", "open", 61), Token("back", "door", "shut")]).says()
+        == "door: 61 in open, back in shut."
+    )
 
 
 def test_an_empty_diagram_says_which_act_fills_it():
@@ -30,12 +33,17 @@ def test_a_state_lists_the_commands_that_keep_it_and_the_last_moves():
     moves = tuple(f"move {i}" for i in range(9))
     machine = Machine([DOOR], [Token("front", "door", "open", 1, moves)])
 
-    assert machine.say(DOOR, DOOR.states[0]) == "door, open: front. 1 commands keep this state: look. Last: move 3; move 4; move 5; move 6; move 7; move 8."
+    assert (
+        machine.say(DOOR, DOOR.states[0])
+        == "door, open: front. 1 commands keep this state: look. Last: move 3; move 4; move 5; move 6; move 7; move 8."
+    )
 
 
 def test_a_legal_command_is_given_and_an_illegal_one_opens_its_ladder():
     given, opened = [], []
-    machine = Machine([DOOR], [Token("front", "door", "open")], on_command=lambda *a: given.append(a), on_illegal=lambda *a: opened.append(a))
+    machine = Machine(
+        [DOOR], [Token("front", "door", "open")], on_command=lambda *a: given.append(a), on_illegal=lambda *a: opened.append(a)
+    )
     machine.got_act("view-1", "door/open/push")
     machine.got_act("view-1", "door/shut/turn")
 
@@ -74,7 +82,7 @@ def test_an_edge_to_nowhere_is_refused():
 
 
 def test_the_table_has_every_row():
-    heads, rows = Machine([DOOR], [Token("front", "door", "open")]).table()
+    _, rows = Machine([DOOR], [Token("front", "door", "open")]).table()
 
     assert len(rows) == 4 and rows[0] == ["door", "open", "push", "shut", "yes", 1]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 import pytest
-
 from sevlab_widgets.pace import BYTES, FRAME, Clock, Queue
 
 
@@ -67,7 +67,7 @@ def test_frames_keep_their_distance():
 
     moments = [moment for moment, _ in picture.sent]
     assert len(moments) <= 0.4 / FRAME + 3
-    assert min(b - a for a, b in zip(moments, moments[1:], strict=False)) > FRAME * 0.8
+    assert min(b - a for a, b in pairwise(moments)) > FRAME * 0.8
 
 
 def test_a_large_frame_is_followed_by_a_longer_pause():

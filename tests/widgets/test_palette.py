@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from sevlab_widgets.palette import PAGES, PARTIES, contrast, ink, rgb
 
 from sevlab.hw import pages
-from sevlab_widgets.palette import PAGES, PARTIES, contrast, ink, rgb
 
 
 def test_page_kinds_stand_in_the_order_of_the_machine_s_codes():

@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sevlab_widgets import Drawing
 from sevlab_widgets.drawing import Choice
 from sevlab_widgets.picture import Svg, fit, width_of

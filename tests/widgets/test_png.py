@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sevlab_widgets.png import png
 
 COLOURS = [f"#{i:02x}{255 - i:02x}80" for i in range(0, 256, 16)]
@@ -62,7 +61,14 @@ def test_a_browser_and_a_plotting_library_may_read_it_too():
 
 @pytest.mark.parametrize(
     ("picture", "colours"),
-    [([[0] * 3], COLOURS + ["#000000"]), ([[3]], COLOURS[:3]), ([[-1]], COLOURS), ([0, 1], COLOURS), (np.zeros((0, 4)), COLOURS), ([[0]], ["red"])],
+    [
+        ([[0] * 3], [*COLOURS, "#000000"]),
+        ([[3]], COLOURS[:3]),
+        ([[-1]], COLOURS),
+        ([0, 1], COLOURS),
+        (np.zeros((0, 4)), COLOURS),
+        ([[0]], ["red"]),
+    ],
     ids=["seventeen colours", "no such colour", "negative", "one-dimensional", "no pixel", "a colour by name"],
 )
 def test_what_is_no_picture_is_refused(picture, colours):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import zlib
+from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sevlab_widgets import runs
 from sevlab_widgets.palette import PAGES
 
@@ -52,7 +52,7 @@ def test_merged_ranges_name_the_same_pages_once_and_in_order(ranges):
 
     pages = [page for first, count in merged for page in range(first, first + count)]
     assert pages == sorted({page for first, count in ranges for page in range(first, first + count)})
-    assert all(a + n < b for (a, n), (b, _) in zip(merged, merged[1:], strict=False))
+    assert all(a + n < b for (a, n), (b, _) in pairwise(merged))
 
 
 @given(st.lists(st.integers(0, 8), min_size=80, max_size=80), RANGES)
@@ -60,7 +60,9 @@ def test_what_travels_rebuilds_exactly_the_pages_that_changed(states, ranges):
     columns, merged = columns_of(states), runs.merge(ranges)
 
     other = runs.blank(80)
-    for first, length, owner, pins, state in zip(*(column.tolist() for column in runs.unpack(runs.pack(runs.runs(columns, merged)))), strict=True):
+    for first, length, owner, pins, state in zip(
+        *(column.tolist() for column in runs.unpack(runs.pack(runs.runs(columns, merged)))), strict=True
+    ):
         for column, value in zip(other, (state, owner, pins), strict=True):
             assert not column[first : first + length].any()  # no page comes twice
             column[first : first + length] = value

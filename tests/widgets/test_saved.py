@@ -26,8 +26,12 @@ def executed(tmp_path_factory):
     import nbformat
     from nbclient import NotebookClient
 
-    book = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(f"import sys; sys.path[:] = {sys.path!r}"), nbformat.v4.new_code_cell(CELL)])
-    NotebookClient(book, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path_factory.mktemp("saved"))}}).execute()
+    book = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(f"import sys; sys.path[:] = {sys.path!r}"), nbformat.v4.new_code_cell(CELL)]
+    )
+    NotebookClient(
+        book, timeout=60, kernel_name="python3", resources={"metadata": {"path": str(tmp_path_factory.mktemp("saved"))}}
+    ).execute()
     book.cells[0].source = ""
     return book
 

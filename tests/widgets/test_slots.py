@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sevlab_widgets.slots import MIRROR, USED, WAITING, Fold, Slots, When
 
 GROUPS = [("SEV-ES", 1, 5), ("SEV", 6, 15)]
@@ -130,7 +129,11 @@ def test_a_flush_that_failed_in_the_same_entry_is_the_cause(machine):
     assert fold(host).refusals[0].cause == "the flush failed"
 
 
-@pytest.mark.parametrize("row", [{"vm": 9, "id": 0, "errno": 0, "error": 0}, {"vm": 9, "id": 2, "errno": 22, "error": 0}], ids=["granted", "another command"])
+@pytest.mark.parametrize(
+    "row",
+    [{"vm": 9, "id": 0, "errno": 0, "error": 0}, {"vm": 9, "id": 2, "errno": 22, "error": 0}],
+    ids=["granted", "another command"],
+)
 def test_what_is_no_refused_launch_leaves_no_cross(machine, row):
     host = machine()
     host.entry(("SevCommand", row))
@@ -145,7 +148,9 @@ def test_a_vm_has_its_process_s_name_and_a_number_when_there_are_more(machine):
     host = machine()
     host.entry(("ProcessMade", {"pid": 3, "process": "qemu", "cgroup": "/"}))
     for vm in (1, 2):
-        host.entry(("VmMade", {"vm": vm, "vm_type": 0, "pid": 3}), ("AsidTaken", {"asid": 5 + vm, "es": 0, "vm": vm, "cgroup": "/"}))
+        host.entry(
+            ("VmMade", {"vm": vm, "vm_type": 0, "pid": 3}), ("AsidTaken", {"asid": 5 + vm, "es": 0, "vm": vm, "cgroup": "/"})
+        )
 
     assert [bar.name for bar in fold(host).bars] == ["qemu", "qemu 2"]
 
@@ -202,7 +207,11 @@ def test_a_move_of_a_mirror_moves_the_mirror(machine):
 
     found = fold(host)
 
-    assert [(bar.key, bar.what, bar.end and bar.end.n) for bar in found.bars] == [("VM 1", USED, None), ("VM 2", MIRROR, 3), ("VM 3", MIRROR, None)]
+    assert [(bar.key, bar.what, bar.end and bar.end.n) for bar in found.bars] == [
+        ("VM 1", USED, None),
+        ("VM 2", MIRROR, 3),
+        ("VM 3", MIRROR, None),
+    ]
 
 
 def test_the_firmware_s_handle_is_noted_at_its_slot(machine):

@@ -8,7 +8,6 @@ import xml.etree.ElementTree as ET
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from sevlab_widgets import AsidTimeline
 from sevlab_widgets.slots import Slots, When
 from sevlab_widgets.timeline_picture import duration, ticks
@@ -48,7 +47,9 @@ def test_the_timeline_says_how_many_slots_are_what(machine):
 
 
 def test_an_empty_timeline_says_whose_the_slots_are(machine):
-    assert AsidTimeline.of(machine()).empty == "15 slots, none handed out. Slots 1 to 5 are for SEV-ES guests, 6 to 15 for SEV guests."
+    assert (
+        AsidTimeline.of(machine()).empty == "15 slots, none handed out. Slots 1 to 5 are for SEV-ES guests, 6 to 15 for SEV guests."
+    )
 
 
 def test_without_a_share_for_es_there_is_one_kind(machine):
@@ -211,6 +212,8 @@ def test_ticks_are_round_few_and_inside(end, most):
     assert len(marks) < 3 or marks[2] - marks[1] == pytest.approx(marks[1])
 
 
-@pytest.mark.parametrize(("ns", "text"), [(0, "0"), (7, "7 ns"), (1_500, "1.5 µs"), (22_600_000, "22.6 ms"), (3_000_000_000, "3 s")])
+@pytest.mark.parametrize(
+    ("ns", "text"), [(0, "0"), (7, "7 ns"), (1_500, "1.5 µs"), (22_600_000, "22.6 ms"), (3_000_000_000, "3 s")]
+)
 def test_a_duration_is_in_the_unit_that_reads_best(ns, text):
     assert duration(ns) == text

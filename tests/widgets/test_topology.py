@@ -5,19 +5,22 @@ from __future__ import annotations
 import xml.etree.ElementTree as ET
 
 import pytest
-
 from sevlab_widgets.topology import Box, Link, Plug, Scene, Thing, Topology, listed
 
 SVG = "{http://www.w3.org/2000/svg}"
 BEFORE = Scene(
-    (Box("qemu", "qemu", "pid 1", (Plug(0, "console"), Plug(5, "vm", "vm 1"))), Box("aide", "aide", "pid 2", (Plug(4, "vm", "vm 2"),))),
+    (
+        Box("qemu", "qemu", "pid 1", (Plug(0, "console"), Plug(5, "vm", "vm 1"))),
+        Box("aide", "aide", "pid 2", (Plug(4, "vm", "vm 2"),)),
+    ),
     (Thing("vm 1", "vm-a"), Thing("vm 2", "vm-b", "mirror")),
     (Thing("slot 6", "slot 6"),),
     (Link("vm 2", "vm 1", "holds", True), Link("vm 1", "slot 6")),
     (("references on vm-a", 2), ("slots in use", 1)),
 )
 AFTER = BEFORE._replace(
-    boxes=(Box("qemu", "qemu", "pid 1", (Plug(0, "console"),)), BEFORE.boxes[1]), ledger=(("references on vm-a", 1), ("slots in use", 1))
+    boxes=(Box("qemu", "qemu", "pid 1", (Plug(0, "console"),)), BEFORE.boxes[1]),
+    ledger=(("references on vm-a", 1), ("slots in use", 1)),
 )
 
 

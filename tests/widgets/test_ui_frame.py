@@ -163,7 +163,10 @@ def test_a_reloaded_browser_tab_fills_itself_again(notebook):
 
 def test_a_widget_whose_cell_is_still_running_is_drawn_and_moves(notebook):
     """Comms on the main thread: "ready" waits for the cell. The frames come without being asked."""
-    book = notebook(HOST + "m = PageMap.of(host); display(m)\nimport time\nfor i in range(40):\n    time.sleep(0.1); host.mark(2000 + i, 1, 8)", run=False)
+    book = notebook(
+        HOST + "m = PageMap.of(host); display(m)\nimport time\nfor i in range(40):\n    time.sleep(0.1); host.mark(2000 + i, 1, 8)",
+        run=False,
+    )
     book.run(wait=False)
 
     book.widget()
@@ -186,7 +189,10 @@ def test_three_thousand_changes_in_a_loop_lose_nothing_and_trip_no_limit(noteboo
     assert said == "the loop said this\n"
     assert "rate exceeded" not in book.page.locator(".jp-Notebook").inner_text()
     counts = json.loads(book.do("import json; print(json.dumps({k: v for k, v in m.counts().items() if v}))"))
-    shown = {line.split("\n")[1]: int(line.split("\n")[2].replace(",", "")) for line in book.page.locator(".sl-foot > :visible").all_inner_texts()}
+    shown = {
+        line.split("\n")[1]: int(line.split("\n")[2].replace(",", ""))
+        for line in book.page.locator(".sl-foot > :visible").all_inner_texts()
+    }
     assert shown == counts
 
 
@@ -201,7 +207,12 @@ def test_a_lost_message_is_noticed_and_made_good(notebook):
 def test_with_reduced_motion_what_changed_keeps_its_outline(notebook):
     book = notebook("from sevlab_widgets import PageMap\nm = PageMap([3] * 64); m", reduced_motion="reduce")
     book.widget()
-    ink = "() => { const c = document.querySelector('canvas'); const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data; let n = 0; for (let i = 0; i < d.length; i += 4) if (d[i] < 40 && d[i + 1] < 40 && d[i + 2] < 40 && d[i + 3] > 200) n++; return n; }"
+    ink = """() => {
+        const c = document.querySelector('canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+        let n = 0;
+        for (let i = 0; i < d.length; i += 4) if (d[i] < 40 && d[i + 1] < 40 && d[i + 2] < 40 && d[i + 3] > 200) n++;
+        return n;
+    }"""
     before = book.page.evaluate(ink)
 
     book.do("m.set(20, state=3)")
@@ -215,7 +226,10 @@ def test_the_dark_theme_is_followed_at_once(notebook):
     book.widget(0)
     book.widget(1)
     ground = "i => getComputedStyle(document.querySelectorAll('.sl')[i]).backgroundColor"
-    pixel = "() => { const c = document.querySelector('canvas'); return [...c.getContext('2d').getImageData(c.width - 60, c.height - 20, 1, 1).data]; }"
+    pixel = """() => {
+        const c = document.querySelector('canvas');
+        return [...c.getContext('2d').getImageData(c.width - 60, c.height - 20, 1, 1).data];
+    }"""
     light = [book.page.evaluate(ground, 0), book.page.evaluate(pixel)]
 
     book.theme("dark")
@@ -231,7 +245,8 @@ def test_the_dark_theme_is_followed_at_once(notebook):
 
 
 def test_on_subshells_callbacks_run_while_a_cell_runs(notebook, subshells):
-    seen = "import threading, time\nseen, running = [], False\ndef enter(page): seen.append((running, threading.current_thread().name))\n"
+    seen = "import threading, time\nseen, running = [], False\n"
+    seen += "def enter(page): seen.append((running, threading.current_thread().name != 'MainThread'))\n"
     book = notebook(HOST + seen + "m = PageMap.of(host, on_enter=enter); m", on=subshells)
     book.widget().locator(".sl-stage").focus()
 
@@ -244,7 +259,9 @@ def test_on_subshells_callbacks_run_while_a_cell_runs(notebook, subshells):
     book.page.wait_for_function("document.querySelector('.sl-past')?.innerText.includes('read only')")
     book.settle(5500)
 
-    told = book.do("print(len(seen), all(during and thread != 'MainThread' for during, thread in seen), host.n, m.entry, len(host.trace.watchers))")
+    told = book.do(
+        "print(len(seen), all(during and elsewhere for during, elsewhere in seen), host.n, m.entry, len(host.trace.watchers))"
+    )
     assert told.split()[:3] == ["3", "True", "56"] and told.split()[4] == "1"
     assert int(told.split()[3]) < 56
 

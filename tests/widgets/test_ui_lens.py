@@ -23,7 +23,8 @@ from sevlab.lab.picture import penguin
 from sevlab.crypto import aes_ctr
 p = penguin(width=64)
 data = {"bus": aes_ctr(bytes(16), bytes(16), p)}
-w = Lens([Eye("guest", lambda h: p, "G", xray=True), Eye("another engine", lambda h: bytes(b ^ 90 for b in p), "E"), Eye("the bus", lambda h: data["bus"], "B", verb="carries")],
+eyes = [Eye("guest", lambda h: p, "G", xray=True)]
+w = Lens([*eyes, Eye("another engine", lambda h: bytes(b ^ 90 for b in p), "E"), Eye("the bus", lambda h: data["bus"], "B", verb="carries")],
          title="a penguin", opened=True)
 w.choose("view", "picture"); w
 """
@@ -71,7 +72,9 @@ def test_ciphertext_moves_by_keyboard_and_the_guest_answers_at_once(notebook, vi
     book.page.keyboard.press("Enter")
     book.page.wait_for_function("document.querySelector('.sl-status').innerText.startsWith('Block 2 of 256: vm-a reads noise')")
     book.settle()
-    assert book.do("print(w.block, w.changed(2), host.journal[-1].what if hasattr(host.journal, '__getitem__') else '')").startswith("2 {2}")
+    assert book.do(
+        "print(w.block, w.changed(2), host.journal[-1].what if hasattr(host.journal, '__getitem__') else '')"
+    ).startswith("2 {2}")
     shot(book, "lens-moved")
 
     field = widget.get_by_label("Put back: as of entry")

@@ -14,11 +14,13 @@ WIDGETS = Path(__file__).resolve().parents[2] / "widgets"
 MAP = """
 import numpy as np
 from sevlab_widgets import PageMap, link
-states = np.full(4096, 3, "u1"); states[100:140] = 2; states[700:720] = 5; states[800] = 6; states[3000:] = 1; states[3500] = 8; states[2000:2100] = 7
+states = np.full(4096, 3, "u1")
+for first, end, state in (100, 140, 2), (700, 720, 5), (800, 801, 6), (2000, 2100, 7), (3000, 4096, 1), (3500, 3501, 8):
+    states[first:end] = state
 pins = np.where(states == 3, 1, 0); pins[40] = 3
 entered = []
-m = PageMap(states, owner=np.where(states == 3, 6, 0), pins=pins, regions=[(0, 1024, "slot 0"), (1024, 1976, "slot 1")], owners={6: "vm-a"},
-            word="slot", title="guest memory", facts=("vm-a",), on_enter=entered.append)
+m = PageMap(states, owner=np.where(states == 3, 6, 0), pins=pins, regions=[(0, 1024, "slot 0"), (1024, 1976, "slot 1")],
+            owners={6: "vm-a"}, word="slot", title="guest memory", facts=("vm-a",), on_enter=entered.append)
 m
 """
 VERMILION = (0xD5, 0x5E, 0x00)
@@ -28,7 +30,8 @@ def pixels(book, colour, index=0):
     """How many pixels of a canvas have this colour exactly."""
     return book.page.evaluate(
         """([index, [r, g, b]]) => {
-            const c = document.querySelectorAll('.sl canvas')[index], d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
+            const c = document.querySelectorAll('.sl canvas')[index];
+            const d = c.getContext('2d').getImageData(0, 0, c.width, c.height).data;
             let n = 0;
             for (let i = 0; i < d.length; i += 4) if (d[i] === r && d[i + 1] === g && d[i + 2] === b) n++;
             return n;
@@ -41,7 +44,7 @@ def test_the_map_is_drawn_and_can_be_read_by_eye_and_by_machine(notebook, violat
     book = notebook(MAP)
     widget = book.widget()
 
-    assert "guest memory, vm-a" == widget.get_attribute("aria-label")
+    assert widget.get_attribute("aria-label") == "guest memory, vm-a"
     assert [line.split("\n") for line in widget.locator(".sl-foot > :visible").all_inner_texts()] == [
         ["h", "host", "1,095"], ["S", "shared", "40"], ["P", "private", "2,839"], ["V", "save area", "20"], ["G", "GHCB", "1"],
         ["m", "moved away", "100"], ["!", "no longer reads what it wrote", "1"], ["pinned", "2,839"],
@@ -187,9 +190,10 @@ def test_the_browser_shrinks_by_the_same_law_as_python(notebook):
             changes.append([first, length, state, pin])
         looks = [[a := rng.randrange(count), rng.randrange(a, count) + 1] for _ in range(60)]
         worst = [max(states[a:b], key=lambda code: severities[code]) for a, b in looks]
-        cases.append({"count": count, "changes": changes, "looks": looks, "worst": worst, "most": [max(pins[a:b]) for a, b in looks],
-                      "counts": [states.count(code) for code in range(9)], "pinned": sum(map(bool, pins)),
-                      "used": [next((i for i, s in enumerate(states) if s), -1), max((i for i, s in enumerate(states) if s), default=-1)]})  # fmt: skip
+        taken = [i for i, state in enumerate(states) if state] or [-1]
+        cases.append({"count": count, "changes": changes, "looks": looks, "worst": worst,
+                      "most": [max(pins[a:b]) for a, b in looks], "used": [taken[0], taken[-1]],
+                      "counts": [states.count(code) for code in range(9)], "pinned": sum(map(bool, pins))})  # fmt: skip
 
     wrong = book.page.evaluate(
         """async ([text, severities, cases]) => {
@@ -212,7 +216,8 @@ def test_the_browser_shrinks_by_the_same_law_as_python(notebook):
                 });
                 if (String([...pages.counts]) !== String(c.counts) || pages.pinned !== c.pinned) wrong.push(['counts', c.count]);
                 const used = pages.extent();
-                if (String(used ? [used[0], used[1] - 1] : [-1, -1]) !== String(c.used)) wrong.push(['extent', c.count, used, c.used]);
+                const ends = used ? [used[0], used[1] - 1] : [-1, -1];
+                if (String(ends) !== String(c.used)) wrong.push(['extent', c.count, ends, c.used]);
             }
             return wrong;
         }""",
@@ -284,7 +289,10 @@ def test_one_changed_page_in_a_million_is_seen_at_once(notebook):
 
 
 def test_a_saved_notebook_with_a_million_pages_stays_small(notebook):
-    book = notebook("import numpy as np\nfrom sevlab_widgets import PageMap\nm = PageMap(np.random.default_rng(1).integers(0, 9, 1 << 20).astype('u1'))\nm")
+    book = notebook(
+        "import numpy as np\nfrom sevlab_widgets import PageMap\n"
+        "m = PageMap(np.random.default_rng(1).integers(0, 9, 1 << 20).astype('u1'))\nm"
+    )
     book.widget()
 
     saved = book.save().stat().st_size

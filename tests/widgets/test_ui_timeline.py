@@ -130,6 +130,9 @@ def test_the_empty_timeline_says_whose_the_slots_are(notebook, violations, shot)
     book = notebook("from sevlab_widgets import AsidTimeline\nAsidTimeline.of(Machine())")
     widget = book.widget()
 
-    assert widget.locator(".sl-empty").inner_text() == "15 slots, none handed out. Slots 1 to 5 are for SEV-ES guests, 6 to 15 for SEV guests."
+    assert (
+        widget.locator(".sl-empty").inner_text()
+        == "15 slots, none handed out. Slots 1 to 5 are for SEV-ES guests, 6 to 15 for SEV guests."
+    )
     assert violations(book) == []
     shot(book, "timeline-empty")

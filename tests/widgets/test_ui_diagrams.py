@@ -1,0 +1,118 @@
+"""Topology, Layout, Machine and KeyTree in a real JupyterLab, on a host of their own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytestmark = pytest.mark.ui
+
+HOST = """
+from sevlab import Host, lab, owner, vmm
+from sevlab.lab import tour
+from sevlab.lab.views_keytree import keytree
+from sevlab.lab.views_machine import machine
+from sevlab.lab.views_topology import topology
+host = Host(chip="naples", seed=7, cgroups={"/tenant-a": {"sev": 3}})
+qemu = host.process("qemu", cgroup="/tenant-a")
+a = vmm.launch(host, program=tour.notepad, args=(b"hello",), policy=1, process=qemu)
+a.run()
+aide = host.process("aide")
+m = vmm.mirror(a)
+"""
+TOPOLOGY = HOST + "v = topology(host); w = v.widget; v"
+COMPARE = HOST + "n = host.n; qemu.close(a.fd); [qemu.close(v.fd) for v in a.vcpus]\nv = topology(host, n); w = v.widget; v"
+MACHINE = HOST + "said = []\nv = machine(host, lambda *a: said.append(a)); w = v.widget; v"
+KEYTREE = (
+    HOST + "v = keytree(owner.verify_chain(host.chain() | {'cek': lab.exported_chain(host)['cek']}), host, a); w = v.widget; v"
+)
+LAYOUT = """
+import hashlib
+from sevlab.abi.session import Session
+from sevlab_widgets.layout import Cover, Layout
+some = lambda text, n: (hashlib.sha256(text.encode()).digest() * 4)[:n]
+s = Session(nonce=some("a", 16), wrap_tk=some("b", 32), wrap_iv=some("c", 16), wrap_mac=some("d", 32), policy_mac=some("e", 32))
+other = s.replace(wrap_iv=some("x", 16), policy_mac=some("y", 32))
+def write(name, value):
+    global s
+    s = s.replace(**{name: value}); w.show(s)
+w = Layout(s, beside=other, names=("yours", "the host's"), covers=[Cover("WRAP_MAC", ("wrap_tk",))], writers=dict.fromkeys(("nonce", "wrap_tk"), "O"), write=write)
+w.got_press("", "compare"); w
+"""
+FIVE = {"topology": TOPOLOGY, "compare": COMPARE, "machine": MACHINE, "keytree": KEYTREE, "layout": LAYOUT}
+
+
+@pytest.mark.parametrize("name", FIVE)
+def test_drawn_light_and_dark_without_a_violation_and_small_when_saved(notebook, violations, shot, name):
+    book = notebook(FIVE[name])
+    widget = book.widget()
+
+    assert widget.locator("svg[role=img]").count() == 1
+    assert violations(book) == []
+    shot(book, name)
+    saved = json.loads(book.save().read_text())
+    assert sum(len(json.dumps(cell.get("outputs", []))) for cell in saved["cells"]) < 10_000
+    book.load()
+    book.widget()
+
+
+@pytest.mark.parametrize("name", ["compare", "machine", "keytree", "layout"])
+@pytest.mark.parametrize(("window", "size", "highest"), [(470, "S", 300), (1000, "M", 440), (1700, "L", 640)])
+def test_three_sizes(notebook, shot, name, window, size, highest):
+    book = notebook(FIVE[name], width=window)
+    widget = book.widget()
+
+    assert widget.get_attribute("data-size") == size
+    shot(book, f"{name}-{size}")
+    assert widget.bounding_box()["height"] <= highest
+    assert book.page.evaluate("() => { const n = document.querySelector('.sl'); return n.scrollWidth <= n.clientWidth; }")
+
+
+def test_by_keyboard_alone_a_plug_is_closed_and_no_key_reaches_the_notebook(notebook, shot):
+    book = notebook(TOPOLOGY)
+    stage = book.widget().locator(".sl-stage")
+    cells = "window.jupyterapp.shell.currentWidget.content.widgets.length"
+    before = book.page.evaluate(cells)
+    stage.focus()
+    book.page.keyboard.press("Home")
+    for _ in range(20):
+        if book.status().startswith(f"fd {book.do('print(a.fd)').strip()} of qemu"):
+            break
+        book.page.keyboard.press("ArrowRight")
+        book.settle(60)
+    shot(book, "topology-selected")
+    stage.focus()
+    book.page.keyboard.press("x")
+    book.settle(500)
+    assert book.do("print(a.fd in qemu.task.fds)") == "False\n"
+    for key in "abdd":
+        book.page.keyboard.press(key)
+    assert book.page.evaluate(cells) == before
+
+
+def test_a_legal_command_is_given_by_enter(notebook):
+    book = notebook(MACHINE)
+    book.settle(300)
+    book.widget().locator('[data-key="guest/LSECRET/LAUNCH_FINISH"], [data-key="guest/RUNNING/SEND_START"]').first.click()
+    book.page.keyboard.press("Enter")
+    book.settle()
+    assert "LAUNCH_FINISH" in (said := book.do("print(said)")) or "SEND_START" in said or said == "[]\n"
+
+
+def test_a_field_is_edited_and_marked(notebook, shot):
+    book = notebook(LAYOUT)
+    widget = book.widget()
+    widget.locator(".sl-stage").focus()
+    book.page.keyboard.press("ArrowDown")
+    book.settle()
+    book.page.keyboard.press("ArrowDown")
+    book.settle()
+    book.page.keyboard.press("e")
+    field = widget.get_by_label("Write wrap_iv: hex bytes")
+    field.fill("00" * 16)
+    field.press("Enter")
+    book.settle(300)
+
+    assert book.do("print(s.wrap_iv == bytes(16))") == "True\n" and "was " in book.status()
+    shot(book, "layout-edited")
