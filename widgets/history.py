@@ -44,6 +44,14 @@ class History:
             self._entries.append(row["n"])
             self._changes.append((first, end, row[state] if state else None, row[owner] if owner else None, event.get("pins", 0)))
 
+    def begin(self, n: int, found: Iterable[tuple[int, int, int, int, int]]) -> None:
+        """Start from runs (first, length, state, owner, pins) as they are after entry `n`: what was before is not known."""
+        for first, length, state, owner, pins in found:
+            if state or owner or pins:
+                self.used = max(self.used, first + length)
+                self._entries.append(n)
+                self._changes.append((first, first + length, state, owner, pins))
+
     def draw(self, n: int | None) -> list[runs.Range]:
         """Make the columns those after entry `n` (None: now); the ranges of pages that may be different."""
         goal = len(self._changes) if n is None else bisect_right(self._entries, n)

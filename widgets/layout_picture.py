@@ -224,7 +224,8 @@ class LayoutPicture:
                 for y, high in tops:
                     self.svg.line(at - 4, y + high / 2, at, y + high / 2, "line")
                 self.svg.path(f"M{at - 4:.1f} {first:.1f}H{at:.1f}V{last:.1f}H{at - 4:.1f}", "line")
-                middle = (first + last) / 2
+                half = width_of(cover.name, self.type * 0.92) / 2 + 2
+                middle = max((first + last) / 2, half)
                 room = max(last - first, 66 * k)
                 self.svg.text(
                     at + 4 * k,

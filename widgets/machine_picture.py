@@ -20,7 +20,7 @@ class MachinePicture:
 
     def __init__(self, machine: Machine, width: int, size: str) -> None:
         self.machine, self.size = machine, size
-        self.k = 1.15 if size == "L" else 1.0
+        self.k = 1.1 if size == "L" else 1.0
         self.type = 12 * self.k
         self.svg = Svg(width, 110)
         diagrams = machine.shown(size)
@@ -29,12 +29,17 @@ class MachinePicture:
         if size == "S":
             self.svg.height = round(sum(self._pills(diagram, 52 * i, width) for i, diagram in enumerate(diagrams)))
             return
-        columns = 2 if size == "L" and len(diagrams) > 1 else 1
-        each, y = (width - 40 * (columns - 1)) / columns, 0.0
-        for at in range(0, len(diagrams), columns):
-            downs = [self._diagram(diagram, i * (each + 40), y, each) for i, diagram in enumerate(diagrams[at : at + columns])]
-            y = max(downs) + 14 * self.k
+        y = 0.0
+        for row in self._rows(diagrams):
+            each = (width - 40 * (len(row) - 1)) / len(row)
+            y = max(self._diagram(diagram, i * (each + 40), y, each) for i, diagram in enumerate(row)) + 14 * self.k
         self.svg.height = round(y - 8)
+
+    def _rows(self, diagrams: list[Diagram]) -> list[list[Diagram]]:
+        """What stands beside what: where there is room, two small diagrams share a row."""
+        small = [one for one in diagrams if len(one.states) < 5] if self.size == "L" else []
+        rows = [small[at : at + 2] for at in range(0, len(small), 2)]
+        return rows + [[one] for one in diagrams if one not in small]
 
     def _pills(self, diagram: Diagram, y: float, width: float) -> float:
         """A row of pills: all that a phone has room for."""

@@ -103,7 +103,11 @@ class PageMap(Frame):
         given = {"count": host.pages.count, "host": host, "title": "machine memory", "facts": facts_of(host), "word": "slot"}
         made = cls(**{**given, **keywords})
         made._history = History(made.columns, getattr(getattr(host, "gate", None), "host", 0))
-        made.fed(host.trace.rows())
+        if getattr(host.trace, "ring", None):  # a trace that forgets: the machine itself says how it stands
+            made._history.begin(made.now or 0, host.pages.runs())
+            made.fed([])
+        else:
+            made.fed(host.trace.rows())
         return made
 
     # ------------------------------------------------- what a notebook changes

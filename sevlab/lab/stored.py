@@ -18,6 +18,7 @@ from typing import Any
 
 CHECKED = "nbval-check-output"
 RUN = 0  # the count of a checked cell: nbval compares no cell that has none, and 0 is nobody's turn
+LIVE = "application/vnd.jupyter.widget-view+json"
 SECONDS = 120  # a cell may take
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -52,6 +53,8 @@ def _text(cell: str, output: dict[str, Any]) -> dict[str, Any]:
     """One output of a checked cell, without its count."""
     if output["output_type"] == "stream" and output["name"] == "stdout":
         return {key: output[key] for key in ("name", "output_type", "text")}
+    if LIVE in output.get("data", {}):  # a live widget is kept as the text it stands for
+        output = {"output_type": "execute_result", "data": {"text/plain": output["data"]["text/plain"]}}
     if output["output_type"] == "execute_result" and set(output["data"]) == {"text/plain"}:
         return {"data": dict(output["data"]), "execution_count": None, "metadata": {}, "output_type": "execute_result"}
     shown = ", ".join(output.get("data", {})) or output.get("ename") or output.get("name", "")

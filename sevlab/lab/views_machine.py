@@ -89,7 +89,7 @@ def tokens(host: Host, made: Any, names: Mapping[int, str] | None = None) -> lis
     for handle, guest in host.psp.guests.items():
         found.append(made.Token(whose.get(handle, f"guest {handle}"), "guest", guest.state.name, 1, tuple(moves.get(handle, ()))))
     for state, count in sorted(Counter(host.psp.asids.states[1:]).items()):
-        found.append(made.Token("slots", "key slots", AsidState(state).name.lower(), count))
+        found.append(made.Token("slots" if count > 1 else "one slot", "key slots", AsidState(state).name.lower(), count))
     for number, vm in host.kernel.vms.items():
         crowds = Counter(_mp(vcpu) for vcpu in vm.vcpus)
         found += [

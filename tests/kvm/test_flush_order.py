@@ -51,7 +51,9 @@ def test_by_the_mailbox_a_deactivate_outside_of_the_two_halves_harms_nobody(orde
             assert host.mailbox(Cmd.DEACTIVATE, Handle(vm.handle)) == Status.SUCCESS
 
 
-def test_a_kernel_without_the_rwsem_finds_no_slot_although_one_waits(make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_without_the_rwsem_finds_no_slot_although_one_waits(
+    make_rig: Callable[..., Rig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The write-back lets another task run, which closes its VM: DEACTIVATE, then DF_FLUSH is refused and INIT is EBUSY."""
     rig = make_rig(chip=SMALL)
     rig.qemu.close(rig.started())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from kvm.guests import Guest
@@ -88,7 +88,7 @@ async def asks_every_code(codes: tuple[tuple[int, int], ...], bitmap: bytes) -> 
 def gaps(first: int, last: int, known: set[int]) -> tuple[tuple[int, int], ...]:
     """A range without the codes that are requests."""
     marks = [first - 1, *sorted(code for code in known if first <= code < last), last]
-    return tuple((a + 1, b) for a, b in zip(marks, marks[1:], strict=False) if a + 1 < b)
+    return tuple((a + 1, b) for a, b in pairwise(marks) if a + 1 < b)
 
 
 @pytest.mark.parametrize("release", LINUX)
@@ -125,5 +125,7 @@ def test_each_request_with_every_subset_of_what_it_needs_missing(
 @pytest.mark.parametrize("missing", CODE_FIELDS)
 @pytest.mark.parametrize("code", SNP_ONLY, ids=hex)
 @pytest.mark.parametrize("release", LINUX)
-def test_of_the_requests_of_sev_snp_too_the_three_words_are_asked_for_first(make_rig: Make, release: str, code: int, missing: str) -> None:
+def test_of_the_requests_of_sev_snp_too_the_three_words_are_asked_for_first(
+    make_rig: Make, release: str, code: int, missing: str
+) -> None:
     assert Asks(make_rig(LINUX[release]), request(code, sw_scratch=SCRATCH, rax=0, drop=(missing,))).ask() == (2, MISSING)

@@ -14,7 +14,8 @@ from sevlab.lab import tour
 @pytest.fixture(scope="module")
 def shared():
     host = Host(chip="naples", seed=7, cgroups={"/tenant-a": {"sev": 3}})
-    vm = vmm.launch(host, program=tour.notepad, args=(b"my pin is 4711!!",), policy=1, process=host.process("qemu", cgroup="/tenant-a"))
+    process = host.process("qemu", cgroup="/tenant-a")
+    vm = vmm.launch(host, program=tour.notepad, args=(b"my pin is 4711!!",), policy=1, process=process)
     vm.run()
     return host, vm
 
@@ -81,7 +82,7 @@ def test_the_machine_says_where_firmware_guest_slots_and_vcpus_are(shared):
         "  platform   firmware: WORKING",
         "  guest      qemu: LSECRET",
         "  key slots  14 slots: clean",
-        "  key slots  slots: used",
+        "  key slots  one slot: used",
         "  mp_state   qemu: RUNNABLE",
     ]
 

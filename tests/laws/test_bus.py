@@ -112,6 +112,7 @@ def story(host: Host, policy: int, code: Any = keeps) -> tuple[Watch, vmm.Vm]:
     vm.inject_secret(*owner.wrap_secret(session.tek, session.tik, vm.measurement, payload))
     vm.finish()
     vm.run(rounds=1)
+    host.soc.wbinvd()  # with caches the clear copy lies in memory until the firmware's line is written back over it
     watch.add(kernel, boot.command_line(APPEND), hashes.kernel_hashes(kernel, None, APPEND))
     for _ in range(3):
         vm.run()

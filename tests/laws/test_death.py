@@ -91,9 +91,7 @@ CALLS: dict[str, Callable[[Party], tuple[int, int, Any]]] = {
     "INIT": lambda me: me.cmd(abi.KVM_SEV_INIT, vm=me.empty),
     "ES_INIT": lambda me: me.cmd(abi.KVM_SEV_ES_INIT, vm=me.empty),
     "LAUNCH_START": lambda me: me.cmd(abi.KVM_SEV_LAUNCH_START, abi.kvm_sev_launch_start()),
-    "LAUNCH_UPDATE_DATA": lambda me: me.cmd(
-        abi.KVM_SEV_LAUNCH_UPDATE_DATA, abi.kvm_sev_launch_update_data(me.memory, 4 * PAGE)
-    ),
+    "LAUNCH_UPDATE_DATA": lambda me: me.cmd(abi.KVM_SEV_LAUNCH_UPDATE_DATA, abi.kvm_sev_launch_update_data(me.memory, 4 * PAGE)),
     "LAUNCH_UPDATE_VMSA": lambda me: me.cmd(abi.KVM_SEV_LAUNCH_UPDATE_VMSA),
     "LAUNCH_MEASURE": lambda me: me.cmd(abi.KVM_SEV_LAUNCH_MEASURE, abi.kvm_sev_launch_measure(me.memory, 48)),
     "LAUNCH_FINISH": lambda me: me.cmd(abi.KVM_SEV_LAUNCH_FINISH),

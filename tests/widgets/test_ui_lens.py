@@ -24,7 +24,8 @@ from sevlab.crypto import aes_ctr
 p = penguin(width=64)
 data = {"bus": aes_ctr(bytes(16), bytes(16), p)}
 eyes = [Eye("guest", lambda h: p, "G", xray=True)]
-w = Lens([*eyes, Eye("another engine", lambda h: bytes(b ^ 90 for b in p), "E"), Eye("the bus", lambda h: data["bus"], "B", verb="carries")],
+w = Lens([*eyes, Eye("another engine", lambda h: bytes(b ^ 90 for b in p), "E"),
+          Eye("the bus", lambda h: data["bus"], "B", verb="carries")],
          title="a penguin", opened=True)
 w.choose("view", "picture"); w
 """
