@@ -8,10 +8,10 @@ world, and their order is real.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from errno import ENOMEM
 from pathlib import Path
 from typing import IO, Any
 
+from sevlab import upkeep
 from sevlab.abi.sev import Cmd
 from sevlab.crypto import Stream
 from sevlab.gate import Gate
@@ -20,7 +20,6 @@ from sevlab.hw.program import Program
 from sevlab.hw.soc import Soc
 from sevlab.journal import Journal, Look
 from sevlab.kvm import designs
-from sevlab.kvm.fd import KvmError
 from sevlab.kvm.kernel import Kernel
 from sevlab.kvm.process import Process
 from sevlab.psp import kds
@@ -150,6 +149,14 @@ class Host:
         gone: list[tuple[int, int]] = self.act("swap_out")(process, hva, n)
         return gone
 
+    def balance(self, process: Process, hva: int, n: int = PAGE) -> list[tuple[int, int, int]]:
+        """NUMA balancing: the pages under `n` bytes at `hva` go to the other half of memory: (hva, old hpa, new hpa).
+
+        Which stay, and what it raises: as `compact`.
+        """
+        moved: list[tuple[int, int, int]] = self.act("balance")(process, hva, n)
+        return moved
+
     def wbinvd(self) -> None:
         """WBINVD on all cores, as a kernel does it between two tenants of a key slot."""
         self.act("wbinvd")()
@@ -181,27 +188,13 @@ class Host:
         self.kernel.vm_of(process, fd).npt.drop(gfn, count)
 
     def _compact(self, process: Process, hva: int, n: int, to: int | None) -> list[tuple[int, int, int]]:
-        moved = []
-        for va in range(hva & -PAGE, hva + n, PAGE):
-            try:
-                old, new = process.mm.move(va, None if to is None else to >> 12)
-            except KvmError as no:
-                if to is not None or process.mm.find(va) is None or no.errno == ENOMEM:
-                    raise
-                continue
-            to = None
-            moved.append((va, old << 12, new << 12))
-        return moved
+        return upkeep.compact(process, hva, n, to)
 
     def _swap_out(self, process: Process, hva: int, n: int) -> list[tuple[int, int]]:
-        gone = []
-        for va in range(hva & -PAGE, hva + n, PAGE):
-            try:
-                gone.append((va, process.mm.swap_out(va) << 12))
-            except KvmError:
-                if process.mm.find(va) is None:
-                    raise
-        return gone
+        return upkeep.swap_out(process, hva, n)
+
+    def _balance(self, process: Process, hva: int, n: int) -> list[tuple[int, int, int]]:
+        return upkeep.balance(self.kernel.frames, process, hva, n)
 
     # ------------------------------------------------- what an observer sees
 
@@ -217,6 +210,10 @@ class Host:
             return found
 
         return self.gate.look(look)
+
+    def same_pages(self, process: Process, hva: int, n: int) -> list[list[int]]:
+        """What KSM would find under `n` bytes at `hva`: groups of pages with equal raw bytes, as hvas. It merges nothing here."""
+        return self.gate.look(upkeep.same_pages, process, hva, n)
 
     def hpa(self, process: Process, hva: int) -> int:
         """The machine address behind a process's pointer.
@@ -359,6 +356,7 @@ ACTS = {
     "npt.remap": "_npt_remap",
     "npt.drop": "_npt_drop",
     "compact": "_compact",
+    "balance": "_balance",
     "swap_out": "_swap_out",
     "wbinvd": "_wbinvd",
 }

@@ -128,7 +128,8 @@ def get_api_version(system: System, caller: Task, arg: int) -> int:
 def create_vm(system: System, caller: Task, vm_type: int) -> Vm:
     """KVM_CREATE_VM: the argument is the machine type (kvm_arch_init_vm)."""
     kernel = system.kernel
-    need(0 <= vm_type < 64 and kernel.design.init.vm_types(kernel.soc.chip) >> vm_type & 1, EINVAL)  # !kvm_is_vm_type_supported(type)
+    types = kernel.design.init.vm_types(kernel.soc.chip)
+    need(0 <= vm_type < 64 and types >> vm_type & 1, EINVAL)  # !kvm_is_vm_type_supported(type)
     return Vm(kernel, caller, vm_type)
 
 
