@@ -95,14 +95,14 @@ def test_an_answer_by_mouse_locks_the_card_and_opens_it(book: Any) -> None:
     one.locator(".sl-reveal").wait_for()
 
     assert one.locator(".sl-status").inner_text() == "You said: yes. The machine says: no."
-    assert one.locator("input:enabled").count() == 0
+    assert one.locator("input[type=radio]:enabled").count() == 0
     shot(book, "mouse")
 
 
 def test_an_answer_by_keyboard_changes_nothing_in_the_notebook(book: Any) -> None:
     before = book.page.evaluate(COUNT)
     one = card(book, "Which of the four")
-    one.locator("input").first.focus()
+    one.locator("input[type=radio]").first.focus()
 
     for key in ("ArrowDown", "a", "d", "d", "Enter"):
         book.page.keyboard.press(key)

@@ -112,7 +112,7 @@ def test_the_solution_is_the_reference_answers_own_source() -> None:
 def test_an_unknown_exercise_is_refused_with_those_there_are() -> None:
     with pytest.raises(LookupError, match=r"lab launch has launch\.digest"):
         find("launch.nothing")
-    with pytest.raises(LookupError, match="the labs are launch"):
+    with pytest.raises(LookupError, match="the labs are tour, launch"):
         of_lab("nothing")
 
 

@@ -9,8 +9,7 @@ The server runs in a folder of its own: no configuration, setting or kernel of
 whoever runs the tests is read or changed. Each page keeps the addresses it asked
 for, so that a test can say that none was foreign.
 
-SEVLAB_LAB names the Python whose JupyterLab is started, for a run against another
-version; the kernel is always this Python.
+Server and kernel are this Python's: another JupyterLab is judged from another environment.
 """
 
 from __future__ import annotations
@@ -115,7 +114,7 @@ class Lab:
         env = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "JUPYTER_PATH", "SEVLAB_STATIC")}
         env |= {key: str(self.folder / name) for key, name in folders.items()}
         command = [
-            os.environ.get("SEVLAB_LAB", sys.executable), "-m", "jupyterlab", "--allow-root", "--no-browser",
+            sys.executable, "-m", "jupyterlab", "--allow-root", "--no-browser",
             "--ip=127.0.0.1", f"--port={self.port}",
             "--ServerApp.port_retries=0", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={self.folder / 'work'}",
             "--expose-app-in-browser", "--LabApp.extension_manager=readonly", "--LabApp.news_url=None",
