@@ -6,6 +6,7 @@ The foreign tools stand in tests/judges.py.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,6 +24,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--real: the generic KVM tests also run against this computer's own /dev/kvm."""
     parser.addoption("--real", action="store_true", help="run the generic KVM tests against this computer's /dev/kvm too")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ctrl_c() -> None:
+    """A job that runs in the background is begun with Ctrl-C ignored; the tests that press it want it heard."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
