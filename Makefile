@@ -69,11 +69,13 @@ judges:  ## fetch the foreign tools that judge sevlab
 	    $$folder/bin/python -m pip install --quiet --disable-pip-version-check "$$tool==$${judge##*-}"; } \
 	    || echo "pip could not install $$judge" >&2; \
 	done
+	@$(PYTHON) tests/widgets/axe.py >/dev/null || echo "npm could not fetch axe-core" >&2
 	@absent=0; for package in $(DEBIAN); do \
 	  if dpkg -s $$package >/dev/null 2>&1; then answer=ok; else answer=absent; absent=1; fi; printf '%-32s%s\n' $$package $$answer; done; \
 	for judge in $(PYPI); do \
 	  if [ -x .judges/$$judge/bin/$${judge%-*} ]; then answer=ok; else answer=absent; absent=1; fi; \
 	  printf '%-32s%s\n' $$judge $$answer; done; \
+	if $(PYTHON) tests/widgets/axe.py 2>/dev/null; then answer=ok; else answer=absent; absent=1; fi; printf '%-32s%s\n' axe-core $$answer; \
 	if [ $$absent = 1 ] && [ "$$SEVLAB_REQUIRE_TOOLS" = 1 ]; then echo "a judge is absent and SEVLAB_REQUIRE_TOOLS=1" >&2; exit 1; fi
 
 clean:  ## remove what the other targets made, but for the judges

@@ -84,29 +84,29 @@ function pagemap(ui) {
         const wanted = filter ? mask & filter : mask, faded = !wanted || (lit !== null && !pages.has(lit, a, b));
         const rank = severest(wanted || mask), left = grid.x(col), size = grid.x(col + 1) - left - gap, y = box.y + row * high;
         fill(rank, faded, box.x + left, y, size, high - gap);
-        if (!faded) details(kindOf(rank), pins, box.x + left, y, size);
+        if (!faded) details(kindOf(rank), pins, box.x + left, y, size, Math.floor(cell)); // all cells of a level alike
       }
     }
   }
 
-  function details({ letter, colour, ink }, pins, x, y, size) {
-    if (size >= LETTERS - 1) {
+  function details({ letter, colour, ink }, pins, x, y, size, cell) {
+    if (cell >= LETTERS) {
       ctx.fillStyle = colour ? ink : box.soft;
-      ctx.font = `600 ${Math.round(size * 0.56)}px ${box.mono.slice(box.mono.indexOf(" "))}`;
+      ctx.font = `600 ${Math.round(cell * 0.55)}px ${box.mono.slice(box.mono.indexOf(" "))}`;
       ctx.textAlign = "center";
       ctx.textBaseline = "middle";
       ctx.fillText(letter, x + size / 2, y + size / 2 + 0.5);
     }
     if (!pins) return;
     ctx.fillStyle = colour ? ink : box.ink;
-    if (pins > 1 && size >= NUMBERS) {
-      ctx.font = `600 ${Math.round(size * 0.34)}px ${box.sans.slice(box.sans.indexOf(" "))}`;
+    if (pins > 1 && cell >= NUMBERS) {
+      ctx.font = `600 ${Math.round(cell * 0.34)}px ${box.sans.slice(box.sans.indexOf(" "))}`;
       ctx.textAlign = "right";
-      ctx.fillText(pins > 99 ? "99+" : pins, x + size - 2, y + size * 0.22);
+      ctx.fillText(pins > 99 ? "99+" : pins, x + size - 2, y + cell * 0.22);
       return;
     }
-    const tick = Math.max(2, Math.round(size * 0.3));
-    ctx.globalAlpha = size < 10 ? 0.5 : 1; // many small ones are a texture, not the picture
+    const tick = Math.max(2, Math.round(cell * 0.3));
+    ctx.globalAlpha = cell < 10 ? 0.5 : 1; // many small ones are a texture, not the picture
     ctx.beginPath();
     ctx.moveTo(x + size - tick, y);
     ctx.lineTo(x + size, y);
