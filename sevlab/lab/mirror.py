@@ -22,11 +22,11 @@ from sevlab.hw.isa import hlt, load, program, sha256, store
 from sevlab.kvm.sev_commands import SevCommand
 from sevlab.lab.attempt import Refusal, attempt
 from sevlab.lab.bus import bus
+from sevlab.lab.holders import rows, topology
 from sevlab.lab.holes import KERNELS, hole, holes
 from sevlab.lab.launches import two_pages
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import table
-from sevlab.lab.topology import rows, topology
 from sevlab.psp.firmware import CommandDone
 from sevlab.vmm import steps
 

@@ -51,6 +51,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture
+def rig() -> ModuleType:
+    """lab_server.py itself."""
+    return sibling("lab_server")
+
+
+@pytest.fixture
 def machine() -> Callable[..., Any]:
     """Makes hosts out of nothing."""
     return sibling("machine").Machine  # type: ignore[no-any-return]

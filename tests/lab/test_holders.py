@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sevlab import Host, guest, vmm
-from sevlab.lab.topology import holders, letter, rows, topology
+from sevlab.lab.holders import holders, letter, rows, topology
 
 
 def test_a_mirror_its_owner_and_what_keeps_them() -> None:
