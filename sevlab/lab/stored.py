@@ -44,9 +44,21 @@ def normal(notebook: Notebook) -> Notebook:
         if cell["cell_type"] == "code":
             checked = CHECKED in tags(cell)
             kept["execution_count"] = RUN if checked else None
-            kept["outputs"] = [_text(cell["id"], output) for output in cell["outputs"]] if checked else []
+            kept["outputs"] = [_text(cell["id"], output) for output in _joined(cell["outputs"])] if checked else []
         cells.append(kept)
     return {"cells": cells, "metadata": METADATA, "nbformat": 4, "nbformat_minor": 5}
+
+
+def _joined(outputs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The outputs with neighbouring pieces of one stream in one: where a busy computer cuts it is nobody's doing."""
+    joined: list[dict[str, Any]] = []
+    for output in outputs:
+        last = joined[-1] if joined else {}
+        if output["output_type"] == last.get("output_type") == "stream" and output["name"] == last["name"]:
+            joined[-1] = {**last, "text": "".join(last["text"]) + "".join(output["text"])}
+        else:
+            joined.append(output)
+    return joined
 
 
 def _text(cell: str, output: dict[str, Any]) -> dict[str, Any]:

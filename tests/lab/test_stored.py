@@ -28,6 +28,15 @@ def test_a_checked_cell_keeps_its_text_and_loses_its_count() -> None:
     assert cell["outputs"] == [PRINT, RESULT | {"execution_count": None, "metadata": {}}]
 
 
+def test_pieces_of_one_stream_are_kept_as_one_and_a_live_card_as_its_text() -> None:
+    pieces = [{**PRINT, "text": "one\n"}, {**PRINT, "text": ["two\n"]}]
+    card = {"output_type": "display_data", "data": {"text/plain": "a card", stored.LIVE: {}, "image/svg+xml": "<svg/>"}, "metadata": {}}
+    kept = stored.normal(notebook(*pieces, card))["cells"][0]["outputs"]
+
+    assert kept[0] == PRINT | {"text": "one\ntwo\n"}
+    assert kept[1]["data"] == {"text/plain": "a card"}
+
+
 def test_any_other_cell_keeps_nothing() -> None:
     cell = stored.normal(notebook(PRINT, checked=False))["cells"][0]
 
