@@ -30,7 +30,8 @@ def test_a_checked_cell_keeps_its_text_and_loses_its_count() -> None:
 
 def test_pieces_of_one_stream_are_kept_as_one_and_a_live_card_as_its_text() -> None:
     pieces = [{**PRINT, "text": "one\n"}, {**PRINT, "text": ["two\n"]}]
-    card = {"output_type": "display_data", "data": {"text/plain": "a card", stored.LIVE: {}, "image/svg+xml": "<svg/>"}, "metadata": {}}
+    shown = {"text/plain": "a card", stored.LIVE: {}, "image/svg+xml": "<svg/>"}
+    card = {"output_type": "display_data", "data": shown, "metadata": {}}
     kept = stored.normal(notebook(*pieces, card))["cells"][0]["outputs"]
 
     assert kept[0] == PRINT | {"text": "one\ntwo\n"}
