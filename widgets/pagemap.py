@@ -2,6 +2,7 @@
 
     PageMap(states, owner=..., pins=..., regions=[(0, 4096, "slot 0")])      # rows and arrays
     PageMap.of(host)                                                         # a machine, live
+    PageMap(host=host, look=rows_of)                                         # whatever a host says when it is asked
 
 Two channels, because they are independent: the fill says what a page is, a tick
 in the corner that it is pinned. What a state code means is data (`kinds`), and
@@ -10,7 +11,7 @@ so is the word for an owner: the map knows no SEV.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,6 +27,8 @@ PAGE = 4096
 KINDS = 15  # kinds a map can tell apart: four bits of the static picture, less one for the ground
 COLUMNS, LINES = 128, 56  # cells of the static picture, at most
 
+Look = tuple[int, Sequence[tuple[int, int, int, int, int]], Sequence[tuple[int, int, str]]]  # count, runs, regions
+
 
 class PageMap(Frame):
     """A map of `count` pages.
@@ -34,7 +37,9 @@ class PageMap(Frame):
     `pins` one number a page or one for all; `kinds[code]` says what a code means. `first`
     is the number of the first page, for its address. `regions` are (first, count, name):
     memory slots, or whatever has a border. `owners` gives owners a name, `word` says what
-    an owner is. `on_enter(page)` is what Enter and a double click do.
+    an owner is. `on_enter(page)` is what Enter and a double click do. `look(host)` answers with
+    (count, runs, regions) of the host as it is or was, a run being (first, count, state, owner, pins):
+    it is asked once a frame, after something has happened.
 
     Raises ValueError for a code without a kind, and for more than fifteen kinds.
     """
@@ -67,8 +72,11 @@ class PageMap(Frame):
         word: str = "owner",
         title: str = "memory",
         on_enter: Any = None,
+        look: Callable[[Any], Look] | None = None,
         **keywords: Any,
     ) -> None:
+        if look is not None:
+            count = max(1, look(keywords.get("host"))[0])
         states = np.zeros(count or 0, np.uint8) if states is None else np.asarray(states)
         if not states.size:
             raise ValueError("a map needs at least one page: give it states, or a count")
@@ -91,7 +99,9 @@ class PageMap(Frame):
         self._dirty: list[runs.Range] = []
         self._whole = False
         self._history: History | None = None
+        self._look, self._old = look, look is not None
         super().__init__(title=title, **keywords)
+        self._catch_up()
 
     @classmethod
     def of(cls, host: Any, **keywords: Any) -> PageMap:
@@ -172,16 +182,37 @@ class PageMap(Frame):
     # ------------------------------------------------- time
 
     def fed(self, rows: list[dict[str, Any]]) -> None:
+        self._old = self._look is not None
         if self._history is not None:
             self._history.add(rows)
             if self.entry is None:
                 self.draw_at(None)
 
     def draw_at(self, n: int | None) -> None:
+        self._old = self._look is not None
         if self._history is not None:
             for first, count in self._history.draw(n):
                 self._touch(first, count)
             self._used = self._history.used
+
+    def _catch_up(self) -> None:
+        """Ask `look` again, where something has happened since."""
+        if not self._old or self._look is None:
+            return
+        self._old = False
+        host = self.host if self.entry is None else self.host.at(self.entry)
+        count, rows, regions = self._look(host)
+        if count > self.count:
+            self.columns = runs.grown(self.columns, count)
+            self._whole = True
+        if list(regions) != self.regions:
+            self.regions, self._whole = list(regions), True
+        before, self.columns = self.columns, runs.blank(self.count)
+        for first, length, *values in rows:
+            for column, value in zip(self.columns, values, strict=True):
+                column[first : first + length] = value
+        self._used = max((first + length for first, length, *_ in rows), default=0)
+        self._dirty += runs.differences(before, self.columns)
 
     # ------------------------------------------------- frames
 
@@ -193,6 +224,7 @@ class PageMap(Frame):
 
     def full(self) -> Message:
         with self.lock:
+            self._catch_up()
             rows = runs.pack(runs.runs(self.columns, [(0, self._used)])) if self._used else b""
             whole = len(rows) > 5 * self.count
             if whole:
@@ -211,6 +243,7 @@ class PageMap(Frame):
             return {**fields, "z": z, "whole": int(whole), "lit": self.lit}, [data]
 
     def changes(self) -> Message | None:
+        self._catch_up()
         dirty, self._dirty = runs.merge(self._dirty), []
         if self._whole or sum(count for _, count in dirty) > self.count // 2 > 4096:
             self._whole = False
@@ -233,6 +266,7 @@ class PageMap(Frame):
 
     def counts(self) -> dict[str, int]:
         """How many pages there are of each kind, by its name, and how many are pinned."""
+        self._catch_up()
         found = np.bincount(self.columns[0][: self._used], minlength=len(self.kinds))
         found[0] += self.count - self._used
         named = {kind.name: int(number) for kind, number in zip(self.kinds, found, strict=True) if number}
@@ -265,6 +299,7 @@ class PageMap(Frame):
         return " ".join(said)
 
     def table(self) -> Table:
+        self._catch_up()
         first, length, owner, pins, state = (column.tolist() for column in runs.runs(self.columns, [(0, self.count)]))
         heads = ["first page", "pages", "address", "letter", "state", self.word, "pins"]
         kinds = [self.kinds[code] for code in state]

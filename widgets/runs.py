@@ -29,6 +29,14 @@ def blank(count: int) -> Columns:
     return np.zeros(count, np.uint8), np.zeros(count, np.uint16), np.zeros(count, np.uint16)
 
 
+def grown(columns: Columns, count: int) -> Columns:
+    """Copies of `count` cells; what is new is zero."""
+    made = blank(count)
+    for new, old in zip(made, columns, strict=True):
+        new[: len(old)] = old
+    return made
+
+
 def merge(ranges: Iterable[Range]) -> list[Range]:
     """The same cells as disjoint ranges in ascending order; neighbours become one."""
     merged: list[Range] = []

@@ -25,13 +25,14 @@ from sevlab.lab.tweak import Box, solve_tweaks
 from sevlab.lab.views_keytree import keytree
 from sevlab.lab.views_lens import lens
 from sevlab.lab.views_machine import machine
+from sevlab.lab.views_pagemap import pagemap
+from sevlab.lab.views_timeline import timeline
 from sevlab.lab.views_topology import topology
 
 __all__ = [
     "Answer", "Box", "ForeignVerdict", "Prediction", "Refusal", "Result", "Text", "attempt", "before_launch", "blocks",
     "bus", "chain_steps", "check", "deliver", "empty_guest", "exercise", "exported_chain", "flip", "foreign_verdict",
     "hexdump", "home_made_chain", "keytree", "ladder", "lanes", "layout", "legible", "lens", "machine", "page_of",
-    "policy_bits", "predict", "progress",
-    "reader", "real_image_verdict", "schedules", "search", "solve_tweaks", "story", "table", "tampering", "topology", "two_pages",
-    "unwrap", "verdicts",
+    "pagemap", "policy_bits", "predict", "progress", "reader", "real_image_verdict", "schedules", "search",
+    "solve_tweaks", "story", "table", "tampering", "timeline", "topology", "two_pages", "unwrap", "verdicts",
 ]  # fmt: skip
