@@ -1,7 +1,8 @@
-"""Bulk data: memory by the gigabyte, the address tweak over whole ranges, a number for every frame.
+"""Bulk data: memory by the gigabyte, and the address tweak over whole ranges.
 
-The only module that imports numpy: a handful of classes with plain numbers and buffers at their borders, so that
-a pure-Python twin can stand in. tests/hw/engine_reference.py has the engine's formulas plainly; here they are fast:
+Beside `columns` the only module of the core that imports numpy: a handful of classes with plain numbers and buffers at
+their borders, so that a pure-Python twin can stand in. tests/hw/engine_reference.py has the engine's formulas
+plainly; here they are fast:
 
 * A range is worked on in chunks that stay in the second-level cache, in place.
 * The tweak is linear in the address: T(p ^ q) = T(p) ^ T(q). One table holds it for all
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import mmap
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +29,6 @@ PAGE_TABLES = 1024  # page tables kept, four kilobytes each
 LONG = 1 << 13  # bytes from which on it pays to keep a table and move it
 TABLES = 16  # running tables kept, up to a chunk each
 TILES = 40  # changes of a running table kept, up to a chunk each
-ORDER = sys.byteorder
-SHORT = 256  # values up to which bytes are quicker than arrays
 BATCH = CHUNK // PAGE  # scattered frames worked on at a time
 
 _FLAGS = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS if hasattr(mmap, "MAP_ANONYMOUS") else 0
@@ -40,7 +39,7 @@ xor = np.bitwise_xor
 Array = Any  # numpy's array types say nothing here that the names do not
 
 
-def _reserve(size: int) -> mmap.mmap:
+def reserve(size: int) -> mmap.mmap:
     """Anonymous memory that costs nothing until it is touched."""
     found = mmap.mmap(-1, size, flags=_FLAGS | _NORESERVE)
     if hasattr(mmap, "MADV_NOHUGEPAGE"):
@@ -59,7 +58,7 @@ class Memory:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self.raw = _reserve((size + PAGE - 1) // PAGE * PAGE + PAGE)
+        self.raw = reserve((size + PAGE - 1) // PAGE * PAGE + PAGE)
         self.view = memoryview(self.raw)
         self.words: Array = np.frombuffer(self.raw, dtype=np.uint64)
         self._pages: dict[int, tuple[Array, memoryview, memoryview]] = {}
@@ -293,108 +292,6 @@ def _combinations(values: list[int]) -> list[int]:
     for value in values:
         found += [value ^ other for other in found]
     return found
-
-
-# ------------------------------------------------------------- a number for every frame
-
-
-class Column:
-    """`count` numbers of one, two or four bytes, zero at first; untouched ones cost no memory."""
-
-    def __init__(self, count: int, width: int) -> None:
-        self.count = count
-        self.limit = 256**width - 1
-        self._width = width
-        self._raw = _reserve(count * width + 4 - count * width % 4)
-        self._items: memoryview[int] = memoryview(self._raw).cast({1: "B", 2: "H", 4: "I"}[width])  # type: ignore[call-overload]
-        self.array: Array = np.frombuffer(self._items, dtype=f"u{width}", count=count)
-        self._end = 0  # nothing was written from here on
-        self.bound = 0  # no value is larger
-        self._one = self.array.dtype.type(1)
-
-    def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.count:
-            raise IndexError(f"{index} is not one of {self.count}")
-        return self._items[index]
-
-    def fill(self, first: int, count: int, value: int) -> None:
-        """Set a run to one value."""
-        end = first + count
-        if end > self._end:
-            self._end = end
-        if value > self.bound:
-            self.bound = value
-        if count == 1:
-            self._items[first] = value
-        elif count <= SHORT:
-            width = self._width
-            self._raw[first * width : end * width] = value.to_bytes(width, ORDER) * count
-        else:
-            self.array[first:end] = value
-
-    def add(self, first: int, count: int, change: int) -> None:
-        """Add +1 or -1 to a run. Raises OverflowError, and changes nothing, when one would leave its range."""
-        if not count:
-            return
-        run = self.array[first : first + count]
-        if change > 0 and self.bound >= self.limit:
-            self.bound = int(self.array[: self._end].max())  # the bound was crude: look
-        if self.bound >= self.limit and int(run.max()) >= self.limit if change > 0 else np.count_nonzero(run) < count:
-            raise OverflowError(f"a count from {first:#x} on would leave 0..{self.limit}")
-
-        if first + count > self._end:
-            self._end = first + count
-        if change > 0:
-            run += self._one
-            self.bound += 1
-        else:
-            run -= self._one
-
-    def counts(self) -> dict[int, int]:
-        """How often each value occurs."""
-        total = np.zeros(1, dtype=np.int64)
-        for first in range(0, self._end, 1 << 20):
-            part = np.bincount(self.array[first : min(first + (1 << 20), self._end)], minlength=len(total))
-            part[: len(total)] += total
-            total = part
-        total[0] += self.count - self._end
-        return {int(value): int(total[value]) for value in np.flatnonzero(total)}
-
-    def gravest(self, first: int, count: int, cells: int, gravity: Sequence[int], width: int) -> Array:
-        """A picture of a range, `width` cells a line: each the gravest of `cells` values, by `gravity[value]` (no two alike)."""
-        order = np.asarray(gravity, dtype=np.uint8)
-        value_of = np.argsort(order).astype(np.uint8)
-        return value_of[self._cells(order[self.array[first : first + count]], cells, width)]
-
-    def most(self, first: int, count: int, cells: int, width: int) -> Array:
-        """The same with the largest value."""
-        return self._cells(self.array[first : first + count], cells, width)
-
-    @staticmethod
-    def _cells(values: Array, cells: int, width: int) -> Array:
-        short = -len(values) % (cells * width)
-        return np.concatenate((values, np.zeros(short, values.dtype))).reshape(-1, width, cells).max(axis=2)
-
-    @staticmethod
-    def runs(first: int, count: int, *columns: Column) -> list[tuple[int, ...]]:
-        """The runs of equal values in a range, as (first, count, a value of each column)."""
-        if not count:
-            return []
-        end = min(max(column._end for column in columns) + 1, first + count)  # behind it all is zero
-        cuts = [np.zeros(1, dtype=np.int64)]
-        for column in columns:
-            part = column.array[first:end]
-            cuts.append(np.flatnonzero(part[1:] != part[:-1]) + 1)
-        starts = np.unique(np.concatenate(cuts))
-        lengths = np.diff(np.append(starts, count))
-        values = [column.array[starts + first] for column in columns]
-        return list(zip((starts + first).tolist(), lengths.tolist(), *(value.tolist() for value in values), strict=True))
-
-
-def columns(packed: Buffer, formats: Iterable[tuple[str, str]]) -> dict[str, Array]:
-    """Packed rows as one array a column, without a copy: what `Trace.packed` gives, ready for a plot."""
-    rows = np.frombuffer(packed, dtype=np.dtype(list(formats)))
-    return {name: rows[name] for name in rows.dtype.names or ()}
 
 
 def bytes_image(data: Buffer, width: int) -> Array:

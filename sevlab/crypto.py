@@ -50,6 +50,8 @@ class Stream:
 
     def __init__(self, seed: int | bytes | None = None) -> None:
         self.seed: int | bytes = int.from_bytes(os.urandom(7), "little") if seed is None else seed
+        if not isinstance(self.seed, int | bytes | bytearray | memoryview):
+            raise TypeError(f"a seed is a number or bytes, not {self.seed!r}")
         if isinstance(self.seed, int) and self.seed < 0:
             raise ValueError(f"a seed is not negative, this one is {self.seed}")
         kind, text = ("int", b"%d" % self.seed) if isinstance(self.seed, int) else ("bytes", bytes(self.seed))

@@ -1,8 +1,7 @@
 """Host: the whole machine, put together.
 
 The one place that knows everything: chip, firmware, kernel design, seed, trace.
-Two hosts in one notebook are two objects; hosts that share a `trace` share a
-world, and their order is real.
+Two hosts in one notebook are two objects; hosts that share a `trace` share a world, and their order is real.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from sevlab import upkeep
-from sevlab.abi.sev import Cmd
+from sevlab import given, settings, upkeep
 from sevlab.crypto import Stream
 from sevlab.gate import Gate
+from sevlab.given import checked
 from sevlab.hw import chips
 from sevlab.hw.program import Program
 from sevlab.hw.soc import Soc
@@ -44,40 +43,40 @@ class HostMade(Event, lane="host"):
 class Host:
     """One emulated AMD SEV machine.
 
-    `chip` is a row of `sevlab.chips` or its name; `design` a kernel of
-    `sevlab.designs`. `seed` fixes every key, nonce and serial number; without
-    one the system gives one, and `host.seed` shows it. `memory` counts bytes of
-    DRAM (reserved, not touched). `api` is the firmware's (major, minor, build).
+    `chip` is a row of `sevlab.chips` or its name; `design` a kernel of `sevlab.designs`, or its name.
+    `seed` fixes every key, nonce and serial number; without one the system gives one, and `host.seed` shows it.
+    `memory` counts bytes of DRAM (reserved, not touched). `api` is the firmware's (major, minor, build).
     `cgroups` maps a path to its misc limits, as {"/tenant-a": {"sev": 3}}.
     `caches` puts cache lines before the memory, as on real chips; without them every access is coherent.
-    `nv` keeps the platform's persistent state (INIT_EX's 32 KiB). `trace` joins
-    the world of another host.
+    `nv` keeps the platform's persistent state (INIT_EX's 32 KiB). `trace` joins the world of another host.
 
-    Raises ValueError for what no such machine can be.
+    Raises ValueError for what no such machine can be, TypeError for what is no such thing at all.
+    After `close` it can still be looked at; what would change it raises RuntimeError.
     """
 
+    @checked
     def __init__(
         self,
         chip: str | chips.Chip = "rome",
-        design: designs.Design | None = None,
+        design: str | designs.Design | None = None,
         *,
         seed: int | bytes | None = None,
         memory: int = 64 << 30,
-        api: tuple[int, int, int] = (0, 24, 15),
+        api: Sequence[int] = (0, 24, 15),
         cgroups: Mapping[str, Mapping[str, int]] | None = None,
         caches: bool = False,
         nv: Any = None,
         trace: Trace | None = None,
     ) -> None:
         self.trace = Trace() if trace is None else trace
+        self.closed = 0  # after which entry `close` was called; 0 for a host in use
         self.design = designs.LINUX_6_1 if design is None else designs.by_name(design)
         self.seed = Stream(seed).seed
         self.present: Host | None = None  # of a past machine: the one that it was
         self._nv = nv
         kept = {
-            "chip": chip, "design": self.design, "seed": self.seed, "memory": memory, "api": tuple(api), "caches": caches,
-            "cgroups": {path: dict(limits) for path, limits in (cgroups or {}).items()},
-            "nv": nv if nv is None or isinstance(nv, bytes) else bytes(nv if isinstance(nv, bytearray) else nv.read()),
+            "chip": chip, "design": self.design, "seed": self.seed, "memory": memory, "api": settings.version(api),
+            "caches": caches, "cgroups": settings.limits(cgroups), "nv": settings.area(nv),
         }  # fmt: skip
         self.gate = Gate(self.trace, self)
         world = self.gate.world
@@ -105,61 +104,80 @@ class Host:
         self.trace.emit(HostMade, self.chip.name, design.name, self.seed.hex() if isinstance(self.seed, bytes) else str(self.seed))
 
     def act(self, what: str) -> Callable[..., Any]:
-        """The host action of this name, as an entry. Raises LookupError for a name that is none."""
+        """The host action of this name, as an entry. Raises LookupError for a name that is none, RuntimeError after `close`."""
         if what not in ACTS:
             raise LookupError(f"{what} is no action of a host; there are {', '.join(ACTS)}")
+        if self.closed and not self.gate.world.replaying:
+            raise RuntimeError(f"this host is closed: its processes are gone; host.fork({self.closed}) goes on from before")
         return lambda *args, **kw: self.gate.run(what, 0, getattr(self, ACTS[what]), args, kw)
 
     # ------------------------------------------------- the parties' way in
 
+    @checked
     def process(self, name: str, *, cgroup: str = "/", memlock: int = 64 << 20, caps: Collection[str] = ()) -> Process:
         """A new process of this host: an address space, descriptors, a cgroup and limits.
 
-        `memlock` counts bytes (RLIMIT_MEMLOCK). Raises OSError ENOENT for an unknown cgroup.
+        `memlock` counts bytes (RLIMIT_MEMLOCK), `caps` are names such as CAP_IPC_LOCK. Raises OSError ENOENT for
+        an unknown cgroup, ValueError and TypeError for what can be no limit, capability or name.
         """
-        made: Process = self.act("process")(name, cgroup=cgroup, memlock=memlock, caps=frozenset(caps))
+        if not name:
+            raise ValueError("a process has a name: it is how host.processes finds it")
+        given.number("memlock", memlock, 0)
+        caps = settings.capabilities(caps)
+        made: Process = self.act("process")(name, cgroup=cgroup, memlock=memlock, caps=caps)
         return made
 
+    @checked
     def register(self, program: Program | Callable[..., Any], *, page: bytes | None = None, args: tuple[Any, ...] = ()) -> None:
         """Make `program` known to the processors: it runs where its image, or the stand-in's `page`, is fetched."""
         self.act("register")(program if isinstance(program, Program) else Program(program), page=page, args=args)
 
-    def mailbox(self, command: Cmd | int, buffer: Wire | None = None) -> int:
+    @checked
+    def mailbox(self, command: int, buffer: Wire | None = None) -> int:
         """A hostile kernel's raw mailbox command: the firmware's status; `buffer` is written back in place.
 
         Source: firmware.md 1.2 to 1.4. Nothing of the kernel's own bookkeeping is asked or told.
         """
-        return int(self.act("mailbox")(int(command), buffer))
+        return int(self.act("mailbox")(given.number("command", command, 0, 0xFFFF_FFFF), buffer))
 
+    @checked
     def compact(self, process: Process, hva: int, n: int = PAGE, *, to: int | None = None) -> list[tuple[int, int, int]]:
         """An honest kernel's compaction of the pages under `n` bytes at `hva`: those moved, as (hva, old hpa, new hpa).
 
         Pages that are pinned, or were never touched, stay. With `to` (an hpa) the first page goes exactly
         there. Raises OSError EFAULT where nothing is mapped, EBUSY when `to` is in use, ENOMEM.
         """
-        moved: list[tuple[int, int, int]] = self.act("compact")(process, hva, n, to)
+        moved: list[tuple[int, int, int]] = self.act("compact")(self._own(process), hva, n, to)
         return moved
 
+    @checked
     def swap_out(self, process: Process, hva: int, n: int = PAGE) -> list[tuple[int, int]]:
         """An honest kernel short of memory: the pages under `n` bytes at `hva` go to the disk: (hva, the hpa they left).
 
         They come back when somebody looks, in whatever frame is free then. Pages that are pinned, or were
         never touched, stay. Raises OSError EFAULT where nothing is mapped.
         """
-        gone: list[tuple[int, int]] = self.act("swap_out")(process, hva, n)
+        gone: list[tuple[int, int]] = self.act("swap_out")(self._own(process), hva, n)
         return gone
 
+    @checked
     def balance(self, process: Process, hva: int, n: int = PAGE) -> list[tuple[int, int, int]]:
         """NUMA balancing: the pages under `n` bytes at `hva` go to the other half of memory: (hva, old hpa, new hpa).
 
         Which stay, and what it raises: as `compact`.
         """
-        moved: list[tuple[int, int, int]] = self.act("balance")(process, hva, n)
+        moved: list[tuple[int, int, int]] = self.act("balance")(self._own(process), hva, n)
         return moved
 
     def wbinvd(self) -> None:
         """WBINVD on all cores, as a kernel does it between two tenants of a key slot."""
         self.act("wbinvd")()
+
+    def _own(self, process: Process) -> Process:
+        """The process as it is. Raises ValueError for one of another machine: a past one has its own, in `processes`."""
+        if process.kernel is not self.kernel:
+            raise ValueError(f"process {process.name} is another machine's; this one's own are in host.processes")
+        return process
 
     # What these do is an entry; see ACTS.
 
@@ -198,6 +216,7 @@ class Host:
 
     # ------------------------------------------------- what an observer sees
 
+    @checked
     def probe(self, hpa: int, n: int = 64) -> bytes:
         """The `n` bytes at machine address `hpa` as the memory bus carries them: ciphertext where a key is in use.
 
@@ -211,19 +230,22 @@ class Host:
 
         return self.gate.look(look)
 
+    @checked
     def same_pages(self, process: Process, hva: int, n: int) -> list[list[int]]:
         """What KSM would find under `n` bytes at `hva`: groups of pages with equal raw bytes, as hvas. It merges nothing here."""
-        return self.gate.look(upkeep.same_pages, process, hva, n)
+        return self.gate.look(upkeep.same_pages, self._own(process), hva, n)
 
+    @checked
     def hpa(self, process: Process, hva: int) -> int:
         """The machine address behind a process's pointer.
 
         Raises OSError EFAULT where nothing is mapped or nothing was touched yet.
         """
-        return self.gate.look(process.mm.translate, hva)
+        return self.gate.look(self._own(process).mm.translate, hva)
 
     def npt(self, vm: Any) -> NestedTable:
-        """The nested page table of a VM (a `vmm.Vm`): gpa to hpa, the host's to change."""
+        """The nested page table of a VM (a `vmm.Vm`): gpa to hpa, the host's to change. Raises TypeError for what is none."""
+        given.having("vm", vm, ("process", "fd"), "a VM, such as vmm.launch returns")
         return NestedTable(self, vm.process, vm.fd)
 
     def chain(self) -> dict[str, bytes]:
@@ -280,6 +302,7 @@ class Host:
         """All hosts that share this one's trace, in the order of their making."""
         return tuple(self.gate.world.members)
 
+    @checked
     def at(self, n: int) -> Host:
         """The machine as it was after entry `n`, to be looked at only: what is done to it raises ReadOnly.
 
@@ -290,6 +313,7 @@ class Host:
 
         return replay.past(self, n)
 
+    @checked
     def fork(self, n: int | None = None) -> Host:
         """A new live machine that begins where this one was after entry `n`, or where it is now.
 
@@ -302,7 +326,7 @@ class Host:
     def save(self, file: str | Path | IO[bytes]) -> None:
         """Write the journal of the world, and every look through the x-ray, to a file or a path.
 
-        Raises ValueError for what a file cannot hold, in one sentence.
+        Raises ValueError for what a file cannot hold, TypeError for what is no file, in one sentence.
         """
         from sevlab import replay
 
@@ -329,8 +353,9 @@ class Host:
         self.gate.look(note)
 
     def close(self) -> None:
-        """Kill every process and give the memory back. A past machine has nobody to kill."""
-        if self.present is None:
+        """Kill every process and give the memory back; nothing changes it any more. A past machine has nobody to kill."""
+        if self.present is None and not self.closed:
+            self.closed = self.n
             for process in list(self.processes.values()):
                 process.kill()
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Sequence
+from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any
 
-from sevlab import journal_format
+from sevlab import given, journal_format
 from sevlab.gate import World, _not_recorded
 from sevlab.host import Host
 from sevlab.hw.thread import moments
@@ -194,6 +195,7 @@ def fork(host: Host, n: int) -> Host:
 def save(host: Host, file: str | Path | IO[bytes]) -> None:
     """See Host.save."""
     world = host.gate.world
+    _file(file, "write")
     if world.live:
         raise RuntimeError(f"this machine cannot be saved: {world.live}")
     journal, now = host.gate.look(lambda: (world.journal.upto(world.entries), world.trace.now))
@@ -204,8 +206,15 @@ def save(host: Host, file: str | Path | IO[bytes]) -> None:
         file.write(data)
 
 
+def _file(file: Any, what: str) -> None:
+    """Refuse what is no path and no file of bytes. Raises TypeError."""
+    if isinstance(file, TextIOBase) or not (isinstance(file, str | Path) or hasattr(file, what)):
+        raise TypeError(f"a journal's file is a path, or a file open for bytes, not {given.shown(file)}")
+
+
 def load(file: str | Path | IO[bytes], programs: Sequence[Any] = (), design: Design | None = None) -> Host:
     """See Host.load."""
+    _file(file, "read")
     data = Path(file).read_bytes() if isinstance(file, str | Path) else file.read()
     saved = journal_format.parse(data, programs, design)
     world = _twins(saved.journal, saved.began, None)

@@ -25,6 +25,7 @@ from functools import partial
 from types import CoroutineType
 from typing import Any, NamedTuple
 
+from sevlab.given import shown
 from sevlab.hw.thread import moments
 from sevlab.kvm.call import Call
 from sevlab.kvm.lock import Lock, Tick, Wait
@@ -61,11 +62,11 @@ class Explored:
 
     `outcomes` are Tiles, in the order in which they were met. `schedules` counts all schedules there are,
     `steps` those that were taken to find this, `situations` the different states seen (0 with all=True).
-    With all=True `every` is a dict of all schedules: the schedule to its letter.
+    `calls` are those explored. With all=True `every` is a dict of all schedules: the schedule to its letter.
     """
 
     def __init__(self, calls: Sequence[Call], search: Search) -> None:
-        self._calls = tuple(calls)
+        self.calls = tuple(calls)
         self.steps = search.steps
         self.situations = len(search.known)
         counts, first = search.counted()
@@ -87,7 +88,7 @@ class Explored:
 
         Raises ValueError for a digit that names no call, and for a step that a call cannot take there.
         """
-        host, calls = _twin(self._calls)
+        host, calls = _twin(self.calls)
         ticks = [0] * len(calls)
         for at, digit in enumerate(schedule):
             if not digit.isdecimal() or not 1 <= int(digit) <= len(calls):
@@ -115,6 +116,8 @@ def explore(*calls: Call, all: bool = False) -> Explored:
     if len(calls) < 2 or len(set(calls)) != len(calls):
         raise ValueError("explore takes two or more calls: process.begin(fd, nr, arg), each once")
     for number, call in enumerate(calls, 1):
+        if not isinstance(call, Call):
+            raise TypeError(f"call {number} is a Call, as process.begin makes them, not {shown(call)}")
         if call.done or call._request is not None or isinstance(call._work, CoroutineType):
             raise ValueError(f"call {number} ({call}) has been stepped already: only calls that were just begun can be explored")
     host, twins = _twin(calls)

@@ -16,7 +16,8 @@ from operator import attrgetter
 from types import BuiltinFunctionType, CellType, CodeType, CoroutineType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
-from sevlab.bulk import Column, Key, Memory, Tweak
+from sevlab.bulk import Key, Memory, Tweak
+from sevlab.columns import Column
 from sevlab.crypto import Ecb
 from sevlab.gate import Gate, World
 from sevlab.hw.chips import Chip

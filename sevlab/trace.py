@@ -25,6 +25,7 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import Annotated, Any, ClassVar, get_args, get_origin
 
+from sevlab import given
 from sevlab.wire import KINDS, _annotations, _resolve, u8, u16, u32, u64
 
 __all__ = ["Event", "Trace", "blob", "name", "u8", "u16", "u32", "u64"]
@@ -87,7 +88,7 @@ class Trace:
     """
 
     def __init__(self, *, ring: int | None = None, on: bool = True) -> None:
-        self.ring = ring
+        self.ring = None if ring is None else given.number("ring", ring, 1)
         self.on = on
         self.seq = 0
         self.now = 0  # virtual nanoseconds; the clock writes it
@@ -140,6 +141,8 @@ class Trace:
     def _rows(self, event: type[Event]) -> bytearray:
         """The packed rows of a kind."""
         found = self._buffers.get(event)
+        if found is None and not (isinstance(event, type) and issubclass(event, Event)):
+            raise TypeError(f"a kind of row is a class of Event, such as sevlab.host.HostMade, not {given.shown(event)}")
         return bytearray() if found is None else found[0]
 
     def _forget_texts(self) -> None:
@@ -220,9 +223,10 @@ class Trace:
 
     def packed(self, event: type[Event]) -> tuple[bytes, list[tuple[str, str]]]:
         """One kind's rows as bytes, and their columns as (name, numpy format): ready for a plot."""
+        rows = self._rows(event)
         formats = {"u8": "u1", "u16": "<u2", "u32": "<u4", "u64": "<u8", "i32": "<i4", "name": "<u4", "blob": "<u4"}
         columns = [(key, formats[kind]) for key, kind in event.COLUMNS.items()]
-        return bytes(self._rows(event)), [*HEADER_COLUMNS, *columns]
+        return bytes(rows), [*HEADER_COLUMNS, *columns]
 
     def text(self, number: int) -> str | bytes:
         """The text or blob that a packed row names by number."""
@@ -250,6 +254,8 @@ class Trace:
 
         A watcher that raises is dropped, with a line in the log: the machine goes on.
         """
+        if not callable(callback):
+            raise TypeError(f"a watcher is a function of the new rows, not {given.shown(callback)}")
         if not self._watchers:
             self._told = self.seq  # what is here already is not new
         self._watchers.append(callback)

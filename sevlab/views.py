@@ -9,6 +9,7 @@ from __future__ import annotations
 from errno import EFAULT
 from typing import TYPE_CHECKING, Any
 
+from sevlab.given import checked
 from sevlab.journal import Look
 from sevlab.kvm.fd import KvmError
 from sevlab.trace import Event, name, u32, u64
@@ -42,14 +43,17 @@ class Bus:
         """Bytes of memory."""
         return self._host.soc.dram.size
 
+    @checked
     def read(self, hpa: int, n: int) -> bytes:
         """The raw bytes."""
         return self._host.gate.look(self._host.soc.dram.read, hpa, n)
 
+    @checked
     def view(self, hpa: int, n: int) -> memoryview:
         """The raw bytes themselves, without a copy, to be read only."""
         return self._host.gate.look(self._host.soc.dram.view, hpa, n).toreadonly()
 
+    @checked
     def write(self, hpa: int, data: bytes | bytearray | memoryview) -> None:
         """Put raw bytes there, behind everybody's back: an entry of the journal."""
         self._host.act("dram.write")(hpa, bytes(data))
@@ -67,16 +71,19 @@ class NestedTable:
     def __init__(self, host: Host, process: Process, fd: int) -> None:
         self._host, self._process, self._fd = host, process, fd
 
+    @checked
     def translate(self, gpa: int) -> int:
         """The hpa behind `gpa`, and nothing is touched by asking. Raises OSError EFAULT where no frame is yet."""
         return self._host.gate.look(self._translate, gpa)
 
+    @checked
     def remap(self, gpa: int, hpa: int) -> None:
         """Point the page at `gpa` to the frame at `hpa`: no byte moves. Both page-aligned, else ValueError."""
         if (gpa | hpa) & 0xFFF:
             raise ValueError(f"a mapping is a page to a page; gpa {gpa:#x} and hpa {hpa:#x} are not both page-aligned")
         self._host.act("npt.remap")(self._process, self._fd, gpa, hpa)
 
+    @checked
     def drop(self, gfn: int, count: int = 1) -> None:
         """Forget `count` frames from `gfn`: the next access asks the kernel again."""
         self._host.act("npt.drop")(self._process, self._fd, gfn, count)
@@ -126,14 +133,23 @@ class Xray:
             host.present.noted(host.n, host.gate.host, what)
         return found
 
+    @checked
     def guest(self, handle: int) -> Any:
-        """The firmware's whole context of guest `handle`: keys, running digest, policy."""
-        return self._look(f"guest {handle}", lambda: self._host.psp.guests[handle])
+        """The firmware's whole context of guest `handle`: keys, running digest, policy. Raises KeyError for a handle of nobody."""
+        return self._look(f"guest {handle}", lambda: self._context(handle))
 
+    @checked
     def digest(self, handle: int) -> bytes:
-        """The running launch digest of guest `handle` (32 bytes)."""
-        return bytes(self._look(f"digest {handle}", lambda: self._host.psp.guests[handle].digest.copy().digest()))
+        """The running launch digest of guest `handle` (32 bytes). Raises KeyError for a handle of nobody."""
+        return bytes(self._look(f"digest {handle}", lambda: self._context(handle).digest.copy().digest()))
 
+    def _context(self, handle: int) -> Any:
+        guests = self._host.psp.guests
+        if handle not in guests:
+            raise KeyError(f"no guest has handle {handle}; there are {', '.join(map(str, guests)) or 'none'}")
+        return guests[handle]
+
+    @checked
     def read(self, asid: int, hpa: int, n: int) -> bytes:
         """What the key of slot `asid` makes of the `n` bytes at `hpa`."""
         return bytes(self._look(f"read {asid} {hpa:#x} {n}", self._host.soc.engine.read, asid, hpa, n))
@@ -142,6 +158,7 @@ class Xray:
         """The platform's own key pairs, private halves and all: `owner`, `oca`, `pek`, `pdh`."""
         return self._look("the platform's private keys", lambda: self._host.psp.keys)
 
+    @checked
     def tweak(self, hpa: int) -> bytes:
         """The engine's tweak at `hpa` (16 bytes)."""
         return bytes(self._look(f"tweak {hpa:#x}", self._host.soc.engine.tweak, hpa))

@@ -9,9 +9,11 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import judges
 import pytest
+from front_end import helper
 from hypothesis import HealthCheck, settings
 from sev_rig import Rig
 
@@ -24,6 +26,15 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "suite"))
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--real: the generic KVM tests also run against this computer's own /dev/kvm."""
     parser.addoption("--real", action="store_true", help="run the generic KVM tests against this computer's /dev/kvm too")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "ui: drives a real JupyterLab in a headless Chromium")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The browser comes last: what fails without one is seen first, and its event loop is in nobody's way."""
+    items.sort(key=lambda item: "ui" in item.keywords or "browser" in item.keywords)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -82,3 +93,22 @@ def make_rig() -> Iterator[Callable[..., Rig]]:
 def rig(make_rig: Callable[..., Rig]) -> Rig:
     """Linux 6.1 on Rome, balanced afterwards."""
     return make_rig()
+
+
+# ------------------------------------------------------------- the browser
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One JupyterLab and one Chromium for the whole session, comms on the main thread."""
+    server = helper("lab_server")
+    server.require()
+    with server.Lab(tmp_path_factory.mktemp("lab")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def subshells(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A second JupyterLab, whose comms run on subshells: callbacks come on other threads, while cells run."""
+    with helper("lab_server").Lab(tmp_path_factory.mktemp("subshells"), subshells=True, browser=lab.browser) as running:
+        yield running

@@ -16,8 +16,8 @@ import sevlab
 
 ROOT = Path(__file__).resolve().parents[1]
 
-FLOOR = {"wire", "crypto", "bulk", "trace", "gate", "journal"}
-BESIDE = {"upkeep", "views", "replay", "journal_format", "schedules", "situation"}  # the host's own tools
+FLOOR = {"wire", "crypto", "bulk", "columns", "given", "trace", "gate", "journal"}
+BESIDE = {"upkeep", "views", "replay", "journal_format", "schedules", "settings", "situation"}  # the host's own tools
 HIGH = {"owner", "guest", "vmm", "kvm", "psp", "hw", "abi", *FLOOR}
 TOP = {"host", *BESIDE, "lab", "plots", "bridge", "cli", *HIGH}
 # Who may import whom; every storey may import itself.
@@ -38,7 +38,7 @@ MAY = {
 }
 # A library has one home, behind a handful of functions; a drawing library none in the core.
 HOMES = {
-    "numpy": {"bulk", "widgets"}, "cryptography": {"crypto"},
+    "numpy": {"bulk", "columns", "widgets"}, "cryptography": {"crypto"},
     "matplotlib": {"plots", "widgets"}, "ipywidgets": {"widgets"}, "anywidget": {"widgets"}, "IPython": {"lab", "plots", "widgets"},
     "random": set(), "secrets": {"crypto"}, "time": {"cli", "widgets"}, "datetime": {"cli"},  # widgets: frames have a pace
 }  # fmt: skip

@@ -27,6 +27,11 @@ def made_here(path: Path) -> bool:
     return not {".venv", ".judges", ".git", "build", "dist", "__pycache__"} & set(path.relative_to(ROOT).parts)
 
 
+def of_the_course(path: Path) -> bool:
+    """Whether a file under notebooks/ is the course's, and nothing that running or building it has left there."""
+    return path.is_file() and not {"_build", ".ipynb_checkpoints", "__pycache__"} & set(path.parts)
+
+
 def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:
     """One command in a clean environment: nothing of the tests' own Python is seen by it."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "VIRTUAL_ENV", "MAKE", "MFLAGS"))}
@@ -94,6 +99,26 @@ def test_the_readmes_example_runs(capsys):
     exec(compile(code, "README.md", "exec"), {})
 
     assert "correct horse battery staple" in capsys.readouterr().out
+
+
+def test_what_the_course_links_to_is_declared_as_data():
+    declared = PROJECT["tool"]["setuptools"]["data-files"]
+    carried = {
+        Path(folder).relative_to("share/sevlab/notebooks") / path.name
+        for folder, patterns in declared.items()
+        if folder.startswith("share/sevlab/notebooks")
+        for pattern in patterns
+        for path in ROOT.glob(pattern)
+    }
+    wanted = set()
+    for page in [*(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "notebooks").rglob("*.md")]:
+        if of_the_course(page):
+            links = re.findall(r"\]\(([^)#:\s\\]+)(?:#[^)]*)?\)|src=\\?[\"']([^\"':\\]+)|:img-top: (\S+)", page.read_text())
+            here = page.parent.relative_to(ROOT / "notebooks")
+            wanted |= {Path(os.path.normpath(here / next(filter(None, link)))) for link in links}
+
+    assert Path("reference/coverage.md") in wanted
+    assert sorted(map(str, wanted - carried)) == []
 
 
 # ------------------------------------------------------------- make
@@ -216,10 +241,12 @@ def test_the_wheel_carries_all_that_is_no_python(wheel):
         for kind in ("*.js", "*.css")
         for path in (ROOT / "widgets").rglob(kind)
     }
-    labs = {path.name for path in (ROOT / "notebooks").glob("*.ipynb")}
+    course = {str(path.relative_to(ROOT / "notebooks")) for path in (ROOT / "notebooks").rglob("*") if of_the_course(path)}
     assert {"sevlab/py.typed", "sevlab_widgets/__init__.py", *data, *scripts} <= set(names)
     assert any(name.endswith("share/jupyter/lab/settings/overrides.d/sevlab.json") for name in names)
-    assert labs == {Path(name).name for name in names if "share/sevlab/notebooks" in name}
+    template = {path.name for path in (ROOT / "widgets/voila").iterdir()}
+    assert template == {Path(name).name for name in names if "share/jupyter/voila/templates/sevlab/" in name}
+    assert course == {name.split("share/sevlab/notebooks/")[1] for name in names if "share/sevlab/notebooks/" in name}
     assert not [name for name in names if name.startswith(("tests/", "widgets/"))]
 
 

@@ -96,11 +96,12 @@ def brute(scripts: list[str], limit: int = 5000) -> dict[tuple[str, ...], int]:
         rig = Rig(*scripts)
         for digit in path:
             rig.calls[int(digit)]._step()
-        able = [number for number, call in enumerate(rig.calls) if call._can()]
-        todo += [f"{path}{number}" for number in able]
-        if not able:
-            ends = tuple(_end(call) for call in rig.calls)
-            counts[ends] = counts.get(ends, 0) + 1
+        while able := [number for number, call in enumerate(rig.calls) if call._can()]:
+            todo += [f"{path}{number}" for number in able[1:]]  # others' machines; this one takes the first way
+            path = f"{path}{able[0]}"
+            rig.calls[able[0]]._step()
+        ends = tuple(_end(call) for call in rig.calls)
+        counts[ends] = counts.get(ends, 0) + 1
         limit -= 1
         assert limit, "too many schedules for the plain way"
     return counts

@@ -71,4 +71,5 @@ def test_a_look_for_equal_pages_is_no_entry_and_balancing_is_one() -> None:
         host.balance(qemu, hva)
 
         assert (looked, host.n) == (before, before + 1)
-        assert host.at(host.n).hpa(host.at(host.n).processes["qemu"], hva) == host.hpa(qemu, hva)
+        past = host.at(host.n)
+        assert past.hpa(past.processes["qemu"], hva) == host.hpa(qemu, hva)

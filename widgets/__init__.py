@@ -30,7 +30,7 @@ _HOME = {
     "Lanes": "lanes",
     "PageMap": "pagemap",
     "Topology": "topology",
-    "link": "frame",
+    "link": "linking",
 }
 
 __all__ = sorted(_HOME)

@@ -7,7 +7,7 @@ const rich = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", { tex
 
 function ask(ui) {
   const body = h("div", { class: "sl-ask" });
-  const hideBox = h("input", { type: "checkbox", ...OWN_KEYS, onchange: () => { hidden = hideBox.checked; draw(); } });
+  const hideBox = h("input", { type: "checkbox", ...OWN_KEYS, onchange: () => { hidden = hideBox.checked; draw(); if (card) tell(); } });
   const hideSwitch = h("label", { class: "sl-hide" }, hideBox, "Hide my answer");
   const group = `sl-${Math.random().toString(36).slice(2, 10)}`;
   let card = null, hidden = false, mine = "", reason = "", waiting = false, drawn = "";
@@ -22,12 +22,14 @@ function ask(ui) {
     card = message.card;
     waiting = false;
     draw();
-    ui.say(hidden && card.answer != null ? card.say.replace(card.answer, "(hidden)") : card.say);
+    tell();
     if (!before) return;
     if (before.answer == null && card.answer != null) focus(".sl-reveal");
     if ((before.hints?.length ?? 0) < (card.hints?.length ?? 0)) focus(".sl-hints li:last-child");
     if ((before.solution?.length ?? 0) < (card.solution?.length ?? 0)) focus(card.solution.length < card.solution_all ? ".sl-more-lines" : ".sl-solution");
   }
+
+  const tell = () => ui.say(hidden && card.answer != null ? card.say.replace(card.answer, "(hidden)") : card.say);
 
   // The focus follows what a reader has asked for, if it was in this card.
   function focus(selector) {
@@ -37,8 +39,9 @@ function ask(ui) {
 
   function draw() {
     if (!card) return;
-    hideSwitch.remove();
-    if (ui.size === "L" && card.kind === "prediction") ui.bar.append(hideSwitch);
+    if (ui.size === "L" && card.kind === "prediction") { if (!hideSwitch.isConnected) ui.bar.append(hideSwitch); }
+    else hideSwitch.remove();
+    body.classList.toggle("sl-hiding", hidden); // before it is committed as well: a hall votes first
     const text = JSON.stringify([card, hidden, waiting]);
     if (text === drawn) return;
     drawn = text;
@@ -107,7 +110,7 @@ function ask(ui) {
     const sign = card.agrees == null || hidden ? "" : h("span", { class: `sl-verdict ${card.agrees ? "sl-good" : "sl-bad"}` },
       h("b", { text: card.agrees ? "=" : "≠", "aria-hidden": "true" }), card.agrees ? "as you said" : "not what you said");
     const parts = [h("dl", {}, h("dt", { text: "You said" }), you, h("dt", { text: "The machine says" }), h("dd", {}, h("b", { text: found.says }), sign))];
-    if (found.evidence) parts.push(h("pre", { text: found.evidence, tabindex: "0", role: "region", "aria-label": "What decides", ...OWN_KEYS }));
+    if (found.evidence) parts.push(h("pre", { text: found.evidence, tabindex: "0", role: "region", "aria-label": `What decides: ${card.question}`, ...OWN_KEYS }));
     if (found.because) parts.push(h("p", {}, ...rich(found.because)));
     if (card.why && !hidden) parts.push(h("p", { class: "sl-mine" }, "You wrote: ", h("q", { text: card.why })));
     return h("div", { class: "sl-reveal", tabindex: "-1", ...OWN_KEYS }, ...parts);
@@ -122,9 +125,10 @@ function ask(ui) {
     parts.push(h("div", { class: `sl-outcome sl-is-${kind}` }, h("span", { class: "sl-badge", text: card.sign, "aria-hidden": "true" }),
       h("div", {}, h("b", { text: card.outcome }), card.says ? h("p", {}, ...rich(card.says)) : "")));
     if (card.rows.length) parts.push(comparison());
-    if (card.look) parts.push(h("p", { class: "sl-look" }, "look at: ", h("button", { type: "button", name: "look", class: "sl-link", text: card.look, ...OWN_KEYS, onclick: () => ui.send("look") })));
+    if (card.look && !card.leads) parts.push(h("p", { class: "sl-look" }, "look at: ", ...rich(card.look)));
+    else if (card.look) parts.push(h("p", { class: "sl-look" }, "look at: ", h("button", { type: "button", name: "look", class: "sl-link", text: card.look, ...OWN_KEYS, onclick: () => ui.send("look") })));
     if (card.hints.length) parts.push(h("ol", { class: "sl-hints", "aria-label": "Hints" }, ...card.hints.map((hint) => h("li", { tabindex: "-1" }, ...rich(hint)))));
-    if (card.solution.length) parts.push(h("pre", { class: "sl-solution", text: card.solution.join("\n"), tabindex: "0", role: "region", "aria-label": "Solution", ...OWN_KEYS }));
+    if (card.solution.length) parts.push(h("pre", { class: "sl-solution", text: card.solution.join("\n"), tabindex: "0", role: "region", "aria-label": `Solution of ${card.id}`, ...OWN_KEYS }));
     if (card.note) parts.push(h("p", { class: "sl-note", text: card.note }));
     parts.push(h("div", { class: "sl-help" }, ...help(), dots()));
     return parts;
@@ -133,8 +137,8 @@ function ask(ui) {
   function comparison() {
     const head = h("tr", {}, ...card.heads.map((text) => h("th", { scope: "col", text })));
     const rows = card.rows.map(([what, you, machine, fits]) => h("tr", { class: fits ? "" : "sl-differs" }, h("th", { scope: "row", text: what }),
-      h("td", {}, h("span", { class: "sl-mark", text: fits ? "=" : "≠", role: "img", "aria-label": fits ? "the same" : "differs" }), h("span", { text: you })), h("td", {}, h("span", { text: machine }))));
-    return h("div", { class: "sl-compare", tabindex: "0", role: "region", "aria-label": "You and the machine", ...OWN_KEYS }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
+      h("td", { class: "sl-own" }, h("span", { class: "sl-mark", text: fits ? "=" : "≠", role: "img", "aria-label": fits ? "the same" : "differs" }), h("span", { text: you })), h("td", {}, h("span", { text: machine }))));
+    return h("div", { class: "sl-compare", tabindex: "0", role: "region", "aria-label": `You and the machine: ${card.id}`, ...OWN_KEYS }, h("table", {}, h("thead", {}, head), h("tbody", {}, ...rows)));
   }
 
   function help() {

@@ -222,7 +222,7 @@ class Checked(Card):
     """An exercise and what came of checking it.
 
     `on_hint()` and `on_line()` are called for the next hint and the next line of the
-    solution, `on_look()` for the link; afterwards `draw()` says what the card is now.
+    solution, `on_look()` for the link (without it, what to look at is no link); afterwards `draw()` says what the card is now.
     """
 
     def __init__(
@@ -254,13 +254,14 @@ class Checked(Card):
             "kind": "exercise",
             **fields,
             "passed": sheet.passed,
+            "leads": self.on_look is not None,
             "say": self._says(sheet),
         }
 
     @staticmethod
     def _says(sheet: Sheet) -> str:
         differ = sum(not row[3] for row in sheet.rows)
-        rows = f" {differ} of {len(sheet.rows)} rows differ." if differ else ""
+        rows = f" {differ} of {len(sheet.rows)} rows {'differs' if differ == 1 else 'differ'}." if differ else ""
         so_far = f" {sheet.passed} of {len(sheet.dots)} passed." if sheet.dots else ""
         return f"{sheet.id}: {sheet.outcome}.{rows}{so_far}"
 

@@ -5,6 +5,7 @@ const NUDGE = 8; // px that Shift and an arrow move a thing
 function drawing(ui) {
   const board = h("div", { class: "sl-board" }), { bar } = ui;
   ui.stage.append(board);
+  const rings = svg("g"); // around the items selected and pointed at, not in them: an item is as large as what is drawn of it
   let items = [], current = null, hover = null, say = "", before = new Map(), held = null, shown = 0;
   const keyOf = (item) => item?.dataset.key ?? null;
   const find = (key) => items.find((item) => item.dataset.key === key);
@@ -24,6 +25,7 @@ function drawing(ui) {
     picture.setAttribute("aria-label", say);
     picture.style.maxWidth = "100%";
     items = [...picture.querySelectorAll("[data-key]")];
+    picture.append(rings);
     if (hover) hover = find(keyOf(hover)) ?? null; // the thing of that key, as it is drawn now
     const seen = new Map(items.map((item) => [item.dataset.key, item.innerHTML + item.dataset.say])); // being lit is no change
     if (shown++ && before.width === message.widths[which])
@@ -38,18 +40,25 @@ function drawing(ui) {
     tell();
   }
 
-  function ringOf(item, style) {
-    const shape = item.getBBox();
-    const ring = svg("rect", { x: shape.x - 2.5, y: shape.y - 2.5, width: shape.width + 5, height: shape.height + 5, rx: 3, class: style });
-    item.append(ring);
+  // Where an item lies; null while the page does not show it (another tab, a theme that is being put on): then all its boxes are 0 by 0.
+  function boxOf(item) {
+    const box = item.getBBox();
+    return box.width || box.height ? box : null;
+  }
+
+  function ring(item, style) {
+    const box = boxOf(item);
+    if (box) rings.append(svg("rect", { x: box.x - 2.5, y: box.y - 2.5, width: box.width + 5, height: box.height + 5, rx: 3, class: style }));
   }
 
   function mark() {
-    board.querySelectorAll(".sl-ring, .sl-halo").forEach((ring) => ring.remove());
+    rings.replaceChildren();
     const on = find(current);
-    if (hover && hover !== on) ringOf(hover, "sl-halo");
-    if (on) ringOf(on, "sl-ring");
+    if (hover && hover !== on) ring(hover, "sl-halo");
+    if (on) ring(on, "sl-ring");
   }
+  const sight = new ResizeObserver(mark); // it is shown, again or in another size
+  sight.observe(board);
 
   const tell = () => ui.say((hover ?? find(current))?.dataset.say ?? say);
 
@@ -85,13 +94,14 @@ function drawing(ui) {
 
   function toward(dx, dy) {
     const from = find(current);
-    if (!from) return items[0];
-    const centre = (item) => { const b = item.getBBox(); return [b.x + b.width / 2, b.y + b.height / 2]; };
-    const [x, y] = centre(from);
+    if (!from) return find(ui.chrome.start) ?? items[0];
+    const centre = (item) => { const b = boxOf(item); return b && [b.x + b.width / 2, b.y + b.height / 2]; };
+    const [x, y] = centre(from) ?? [0, 0];
     let best = null, least = Infinity;
     for (const item of items) {
-      if (item === from) continue;
-      const [a, b] = centre(item), along = (a - x) * dx + (b - y) * dy, across = Math.abs((a - x) * dy) + Math.abs((b - y) * dx);
+      const there = item === from ? null : centre(item);
+      if (!there) continue;
+      const [a, b] = there, along = (a - x) * dx + (b - y) * dy, across = Math.abs((a - x) * dy) + Math.abs((b - y) * dx);
       if (along <= 0.5) continue;
       const cost = along + 3 * across;
       if (cost < least) [best, least] = [item, cost];
@@ -102,7 +112,7 @@ function drawing(ui) {
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
   function key(event) {
-    const on = find(current);
+    const on = find(current) ?? (event.key === "Enter" ? find(ui.chrome.start) : null);
     if (event.key in ARROWS) {
       const [dx, dy] = ARROWS[event.key];
       if (event.shiftKey) {
@@ -111,7 +121,7 @@ function drawing(ui) {
       } else select(toward(dx, dy));
     } else if (event.key === "Home") select(items[0]);
     else if (event.key === "End") select(items[items.length - 1]);
-    else if ((event.key === "Enter" || event.key === " ") && on) { if (on.dataset.act) ui.send("act", { key: current }); }
+    else if ((event.key === "Enter" || event.key === " ") && on) { select(on); if (on.dataset.act) ui.send("act", { key: keyOf(on) }); }
     else {
       const choice = (ui.chrome.choices ?? []).find(([, label]) => label[0].toLowerCase() === event.key);
       if (!choice) return false;
@@ -147,20 +157,23 @@ function drawing(ui) {
     const { drag, step } = held.item.dataset, snap = (d) => (step ? Math.round(d / step) * step : d);
     held.dx = drag.includes("x") ? snap(event.clientX - held.x) : 0;
     held.dy = drag.includes("y") ? snap(event.clientY - held.y) : 0;
-    held.item.setAttribute("transform", `translate(${held.dx} ${held.dy})`);
+    for (const one of [held.item, rings]) one.setAttribute("transform", `translate(${held.dx} ${held.dy})`);
   }
-  board.addEventListener("pointerup", () => {
+  function letGo(done) {
     if (!held) return;
     const { item, dx, dy } = held;
     held = null;
-    item.removeAttribute("transform");
-    if (dx || dy) ui.send("drop", { key: keyOf(item), dx, dy });
-  });
+    for (const one of [item, rings]) one.removeAttribute("transform");
+    if (done && (dx || dy)) ui.send("drop", { key: keyOf(item), dx, dy });
+  }
+  board.addEventListener("pointerup", () => letGo(true));
+  board.addEventListener("pointercancel", () => letGo(false));
   board.addEventListener("dblclick", (event) => { const item = under(event); if (item?.dataset.act) ui.send("act", { key: keyOf(item) }); });
 
   return {
     full, key, sized: true,
     around: legend,
     selected: (key) => { current = key; mark(); tell(); },
+    close: () => sight.disconnect(),
   };
 }

@@ -8,6 +8,7 @@ What the author writes, besides what every Frame has:
     legend()                [(Svg of 18 by 18, text)], below the picture
     act(key)                Enter or a double click on an item with `act`
     drop(key, dx, dy)       an item with `drag` was moved by so many px
+    chrome()["start"]       the key of the item where a walk begins, if not with the first
 
 An item that is drawn differently than before flashes; the cursor walks from item
 to item by the arrow keys, and `selected` is the key of the item under it.
@@ -98,8 +99,11 @@ class Drawing(Frame):
 
     def got_select(self, view: str, value: Any) -> None:
         super().got_select(view, value)
-        if self.on_select is not None:
-            self.on_select(value)
+        self.chose(value)
+
+    def chose(self, value: Any) -> None:
+        """A reader has selected the item of this key."""
+        self.call("What follows a selection", self.on_select, value)
 
     def got_choose(self, view: str, name: str, option: str) -> None:
         """An option was taken."""

@@ -79,21 +79,29 @@ function frame(make) {
     const root = el.getRootNode(), home = root.head ?? root;
     if (![...home.querySelectorAll("style.sl-style")].some((style) => style.textContent === css))
       home.append(h("style", { class: "sl-style", text: css }));
+    hatchings(root.body ?? root);
     const view = Math.random().toString(36).slice(2, 10);
     return new View(model, el, view, make).open(early);
   };
 }
 
+// Hatching and arrow heads, once and always in the page: a browser takes the first of a name, even from a cell out of sight.
+function hatchings(home) {
+  if ([...home.children].some((one) => one.matches("svg.sl-defs"))) return;
+  home.prepend(svg("svg", { class: "sl-defs", width: 0, height: 0, "aria-hidden": "true", style: "position:absolute" }));
+  home.firstElementChild.innerHTML = DEFS;
+}
+
 class View {
   constructor(model, el, id, make) {
-    Object.assign(this, { model, id, have: -1, time: {}, tasks: Promise.resolve(), chrome: {}, rows: null });
+    Object.assign(this, { model, id, have: -1, picks: 0, time: {}, tasks: Promise.resolve(), chrome: {}, rows: null });
     this.build(el);
     this.ui = {
       stage: this.stage, foot: this.foot, bar: this.bar, width: 0, height: 0, size: "M", past: false, chrome: {},
       get still() { return STILL.matches; },
       say: (text) => { if (this.status.textContent !== text) this.status.textContent = text; },
       send: (kind, fields = {}) => this.send(kind, fields),
-      select: (value) => this.send("select", { value }),
+      select: (value) => this.send("select", { value, nth: ++this.picks }),
       fail: (say, details = "") => this.error({ say, details }),
       paint: () => this.paint(),
       colour: (name) => getComputedStyle(this.root).getPropertyValue(name).trim(),
@@ -135,33 +143,46 @@ class View {
     // The outline is never drawn: its colour follows the theme, and its transition says when.
     const follow = ({ target, propertyName }) => { if (target === this.root && propertyName === "outline-color") { this.paint(); setTimeout(() => this.paint(), 100); } };
     for (const moment of ["run", "end", "cancel"]) this.root.addEventListener(`transition${moment}`, follow);
+    this.stage.addEventListener("scroll", () => this.more(), { passive: true });
     this.measure();
-    this.ready();
     return () => { this.sizes.disconnect(); this.stop(); this.picture.close?.(); };
   }
 
   send(kind, fields = {}) { this.model.send({ kind, view: this.id, ...fields }); }
 
-  ready() { this.asked = true; this.send("ready", { width: this.ui.width, size: this.ui.size }); }
+  // A view without a width (its output is folded, or far away) waits until it has one: measure() calls again.
+  ready() {
+    if (!this.ui.width) return;
+    this.asked = true;
+    this.wanted = this.ui.width;
+    this.send("ready", { width: this.ui.width, size: this.ui.size });
+  }
 
   measure() {
     const width = Math.floor(this.root.clientWidth), inner = Math.floor(this.stage.clientWidth || width - 26);
-    if (!width || (inner === this.ui.width && this.ui.height)) return;
+    if (!width || (inner === this.ui.width && this.ui.height)) return this.more();
     const size = Object.keys(SIZES).find((name) => width <= SIZES[name][0]);
     this.root.dataset.size = size;
     Object.assign(this.ui, { width: Math.floor(this.stage.clientWidth) || inner, size, height: SIZES[size][1] });
     this.picture.resize?.();
     this.paint();
-    if (this.have < 0 || !this.picture.sized) return;
-    clearTimeout(this.resized);
+    if (this.wanted === undefined) return this.ready();
+    if (!this.picture.sized) return;
+    clearTimeout(this.resized); // also when the first picture is still under way: it was asked for at the old width
     this.resized = setTimeout(() => this.ready(), 120);
+  }
+
+  // Whether there is more below: then the lower edge fades.
+  more() {
+    const { scrollTop, scrollHeight, clientHeight } = this.stage;
+    this.stage.toggleAttribute("data-more", scrollHeight - clientHeight - scrollTop > 4);
   }
 
   paint() {
     if (this.frame) return;
     this.frame = requestAnimationFrame(() => {
       this.frame = 0;
-      try { this.picture.paint?.(); this.root.dataset.seq = this.have; } catch (error) { this.broken(error); }
+      try { this.picture.paint?.(); this.root.dataset.seq = this.have; this.more(); } catch (error) { this.broken(error); }
     });
   }
 
@@ -174,7 +195,8 @@ class View {
 
   async take(message, buffers) {
     if (message.to && message.to !== this.id) return;
-    const { kind } = message;
+    const { kind } = message, passed = (message.heard?.[this.id] ?? 0) < this.picks; // by a choice of this view that is still under way
+    if (passed) delete message.selected;
     if (kind === "full" || kind === "delta") {
       if (kind === "delta") {
         if (message.seq <= this.have) return;
@@ -185,11 +207,13 @@ class View {
       }
       this.have = message.seq;
       if (kind === "full") this.asked = false;
-      this.clock(message);
+      this.clock(this.wish === undefined ? message : { ...message, entry: this.time.entry }); // a hand on the scrubber is ahead of the answers
       await ((kind === "delta" && this.picture.delta) || this.picture.full)(message, buffers);
       this.paint();
     } else if (kind === "frame") { this.around(message); this.clock(message); }
-    else if (kind === "selected") { if (message.by !== this.id) this.picture.selected?.(message.value); }
+    else if (kind === "sought") this.sought(message);
+    else if (kind === "look") this.look();
+    else if (kind === "selected") { if (message.by !== this.id && !passed) this.picture.selected?.(message.value); }
     else if (kind === "ping") this.send("ack", { seq: this.have });
     else if (kind === "error") this.error(message);
     else if (kind === "rows") this.fillSheet(message);
@@ -223,9 +247,11 @@ class View {
     this.runButton = button("Run to now", () => (this.running ? this.stop() : this.run()), glyph("run"));
     this.slider = h("input", { type: "range", min: "0", "aria-label": "Journal entry", oninput: () => { this.stop(); this.seek(+this.slider.value); } });
     this.where = h("output", { class: "sl-where" });
+    this.whereNow = h("span");
     this.tableButton = h("button", { type: "button", class: "sl-button", text: "Table", "aria-pressed": "false", onclick: () => this.toggleSheet() });
     const menu = h("details", { class: "sl-menu" }, h("summary", { class: "sl-button", text: "Export" }),
       h("div", {}, ...["png", "svg", "csv"].map((what) => button(what.toUpperCase(), () => { menu.open = false; this.send("export", { what }); }))));
+    this.where.append(h("span", { class: "sl-word", text: "entry " }), this.whereNow);
     this.controls.append(
       button("Reset: to the first entry", () => { this.stop(); this.seek(0); }, glyph("reset")),
       button("Step back", step(-1), glyph("back")), button("Step", step(1), glyph("step")), this.runButton,
@@ -241,9 +267,9 @@ class View {
     if (!this.slider) return;
     this.slider.max = n;
     this.slider.value = this.at();
-    const text = `entry ${this.at()} of ${n}`;
-    this.where.textContent = text;
-    this.slider.setAttribute("aria-valuetext", text);
+    const text = `${this.at()} of ${n}`;
+    this.whereNow.textContent = text;
+    this.slider.setAttribute("aria-valuetext", `entry ${text}`);
     if (this.root.toggleAttribute("data-past", this.ui.past) === this.pastSign.hidden) {
       this.pastSign.hidden = !this.ui.past;
       this.past ??= h("span");
@@ -252,26 +278,60 @@ class View {
     if (this.past) this.past.textContent = `Entry ${entry} of ${n}, read only`;
   }
 
-  // The newest wish only: a scrubber asks faster than a kernel answers.
+  // The newest wish only, and one question at a time: a scrubber asks faster than a kernel answers.
   seek(n) {
-    this.wish = n === null ? null : Math.max(0, Math.min(n, this.time.n));
-    this.clock({ n: this.time.n, entry: this.wish === null || this.wish >= this.time.n ? undefined : this.wish });
-    this.wishing ??= setTimeout(() => { this.wishing = undefined; this.send("seek", { n: this.wish }); }, 30);
+    const wish = n === null ? null : Math.max(0, Math.min(n, this.time.n));
+    this.clock({ n: this.time.n, entry: wish === null || wish >= this.time.n ? undefined : wish });
+    this.wish = wish;
+    this.wishing ??= setTimeout(() => this.wishes(), 30);
   }
 
+  wishes() {
+    if (this.wish === undefined) { this.wishing = undefined; return; }
+    this.send("seek", { n: this.wish });
+    this.sent = this.wish;
+    this.wish = undefined;
+    this.wishing = setTimeout(() => this.wishes(), 3000); // if no answer comes, ask again
+  }
+
+  sought(message) {
+    clearTimeout(this.wishing);
+    this.wishing = undefined;
+    if (this.wish !== undefined && this.wish !== this.sent) this.wishes();
+    else { this.wish = undefined; this.clock(message); }
+  }
+
+  // Entry by entry as fast as they can be drawn, at most four a second; a long journal in some forty steps.
   run() {
     if (this.at() >= this.time.n) this.seek(0);
-    this.runButton.replaceChildren(glyph("pause"));
-    this.runButton.setAttribute("aria-label", "Pause");
-    this.running = setInterval(() => { this.seek(this.at() + 1); if (this.at() >= this.time.n) this.stop(); }, 250);
+    const step = Math.max(1, Math.ceil((this.time.n - this.at()) / 40));
+    this.runLooks("pause", "Pause");
+    this.running = setInterval(() => {
+      if (this.wishing) return;
+      this.seek(this.at() + step);
+      if (this.at() >= this.time.n) this.stop();
+    }, 250);
+  }
+
+  runLooks(picture, label) {
+    this.runButton.replaceChildren(glyph(picture));
+    this.runButton.setAttribute("aria-label", label);
+    this.runButton.title = label;
   }
 
   stop() {
     if (!this.running) return;
     clearInterval(this.running);
     this.running = undefined;
-    this.runButton.replaceChildren(glyph("run"));
-    this.runButton.setAttribute("aria-label", "Run to now");
+    this.runLooks("run", "Run to now");
+  }
+
+  // Somebody else's link leads here.
+  look() {
+    this.root.scrollIntoView({ block: "nearest", behavior: STILL.matches ? "auto" : "smooth" });
+    this.stage.focus({ preventScroll: true });
+    this.root.classList.remove("sl-looked");
+    requestAnimationFrame(() => this.root.classList.add("sl-looked"));
   }
 
   // ------------------------------------------------------------- keys
@@ -300,7 +360,6 @@ class View {
   }
 
   toggleKeys() { this.keys.hidden = !this.keys.hidden; }
-
   // ------------------------------------------------------------- table, files, errors
 
   toggleSheet() {

@@ -23,6 +23,7 @@ What the author of a subclass writes:
     draw_at(n)  make the picture that of journal entry n (None: now); call mark()
     fed(rows)   new trace rows of the host: take them in, call mark()
     got_KIND(view, **fields)    a message {kind: KIND} from the module
+    find(words) what may be selected and is called so: where the "look at:" of a card leads
 
 What it calls: `mark()` after a change (cheap; frames go out at most thirty times
 a second and the last always does), inside `with self.lock` if the change is more
@@ -100,6 +101,7 @@ class Frame(anywidget.AnyWidget):
         self._pushed = False
         self._seq = self._asked = 0
         self._selector = ""  # the view whose selection is being told
+        self._heard: dict[str, int] = {}  # the number of the last choice that was heard of each view
         self._chrome: dict[str, Any] = {}
         self._queue = pace.Queue(self._frame)
         super().__init__()
@@ -185,13 +187,8 @@ class Frame(anywidget.AnyWidget):
         why = getattr(error, "why", None)
         said = f"{error}" + (f" ({why})" if why else "")
         sentence = f"{what} raised {type(error).__name__}{': ' if said else ''}{said}"
-        self.post(
-            {
-                "kind": "error",
-                "say": sentence + ("" if sentence[-1:] in ".!?" else "."),
-                "details": "".join(traceback.format_exception(error)),
-            }
-        )
+        details = "".join(traceback.format_exception(error))
+        self.post({"kind": "error", "say": sentence + ("" if sentence[-1:] in ".!?" else "."), "details": details})
 
     def post(self, fields: dict[str, Any], buffers: Sequence[bytes] = (), to: str | None = None) -> int:
         """Send one message to the views, or to one of them; how many bytes that were."""
@@ -254,7 +251,8 @@ class Frame(anywidget.AnyWidget):
             self._chrome = self.chrome()
             fields, buffers = self.full()
             self.post({"kind": "frame", **self._chrome, **self._time()}, to=view)
-            self.post({"kind": "full", **fields, "seq": self._seq, "selected": self.selected, **self._time()}, buffers, to=view)
+            chosen = {"selected": self.selected, "heard": dict(self._heard)}
+            self.post({"kind": "full", **fields, "seq": self._seq, **chosen, **self._time()}, buffers, to=view)
 
     def _push(self, wait: float) -> None:
         """Nobody has said "ready": the kernel may be busy with the very cell that shows the widget. Send without being asked."""
@@ -270,6 +268,8 @@ class Frame(anywidget.AnyWidget):
     def _receive(self, _: Any, content: dict[str, Any], buffers: Any) -> None:
         fields = dict(content)
         kind = str(fields.pop("kind", ""))
+        if kind == "select" and "nth" in fields:  # views count their choices: what crosses a newer one is not to undo it
+            self._heard[fields["view"]] = fields.pop("nth")
         handler = getattr(self, f"got_{kind}", None)
         try:
             if handler is not None:  # what is not for us may be another program's
@@ -290,8 +290,9 @@ class Frame(anywidget.AnyWidget):
         with self.lock:
             self._views.pop(view, None)
             self._views[view] = int(width), size
-            while len(self._views) > VIEWS:
-                del self._views[next(iter(self._views))]
+            for gone in list(self._views)[:-VIEWS]:
+                del self._views[gone]
+                self._heard.pop(gone, None)
 
     def got_ack(self, view: str, seq: int) -> None:
         """A view says which frame it has; one that lags behind is filled again."""
@@ -307,8 +308,18 @@ class Frame(anywidget.AnyWidget):
             self._selector = ""
 
     def got_seek(self, view: str, n: int | None) -> None:
-        """The scrubber, or a step."""
+        """The scrubber, or a step; the answer says that the next may be asked for."""
         self.entry = n
+        self.post({"kind": "sought", **self._time()}, to=view)
+
+    def look_at(self, words: str) -> None:
+        """Select what `words` name, and bring the widget before the reader's eyes."""
+        self.selected = self.find(words)
+        self.post({"kind": "look"})
+
+    def find(self, words: str) -> Any:
+        """What may be selected and is called `words`."""
+        return words
 
     def got_table(self, view: str) -> None:
         """The table view was opened."""
@@ -333,7 +344,7 @@ class Frame(anywidget.AnyWidget):
     @t.observe("selected")
     def _selected(self, change: Any) -> None:
         if self.watched:
-            self.post({"kind": "selected", "value": change["new"], "by": self._selector})
+            self.post({"kind": "selected", "value": change["new"], "by": self._selector, "heard": dict(self._heard)})
 
     @t.observe("entry")
     def _moved(self, change: Any) -> None:
@@ -358,40 +369,21 @@ class Frame(anywidget.AnyWidget):
     def __repr__(self) -> str:
         return self.describe()
 
+    def open(self) -> None:
+        """Open the way to the browser; a page that is built without one (SEVLAB_STATIC=1) shall load no script for it."""
+        if not static():
+            super().open()
+
     def _repr_mimebundle_(self, **keywords: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        static = os.environ.get("SEVLAB_STATIC") == "1"
-        pictures = self.still(None if static else PICTURE)
+        pictures = self.still(None if static() else PICTURE)
         alt = {kind: {"alt": self.describe()} for kind in pictures}
-        if static:
+        if static():
             return {"text/plain": self.describe(), **pictures}, alt
         data, metadata = super()._repr_mimebundle_(**keywords) or ({}, {})
         pace.CLOCK.later(0.3, lambda: self._push(1.0))
         return {**data, **pictures}, {**metadata, **alt}
 
 
-def facts_of(host: Any) -> tuple[str, ...]:
-    """What a title line says of a host, as far as it has a chip, a design and a seed."""
-    chip, design = (getattr(getattr(host, part, None), "name", None) for part in ("chip", "design"))
-    seed = getattr(host, "seed", None)
-    seed = None if seed is None else f"seed {seed.hex() if isinstance(seed, bytes) else seed}"
-    return tuple(fact for fact in (getattr(host, "name", None), chip, design, seed) if fact)
-
-
-def link(*widgets: Frame, selected: bool = True) -> None:
-    """Have the widgets show the same journal entry and, those of one class, the same selection."""
-
-    sharing: list[bool] = []  # a widget that has fewer entries than the others answers with "now", for itself alone
-
-    def share(change: Any) -> None:
-        if sharing:
-            return
-        sharing.append(True)
-        try:
-            for widget in widgets:
-                if change["name"] == "entry" or widget.KIND == change["owner"].KIND:
-                    setattr(widget, change["name"], change["new"])
-        finally:
-            sharing.clear()
-
-    for widget in widgets:
-        widget.observe(share, ["entry", "selected"] if selected else ["entry"])
+def static() -> bool:
+    """Whether pictures stand for the widgets: nobody listens, as when the book is built."""
+    return os.environ.get("SEVLAB_STATIC") == "1"

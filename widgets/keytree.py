@@ -15,12 +15,15 @@ from typing import Any, ClassVar, NamedTuple
 from sevlab_widgets.acts import Act, Acts
 from sevlab_widgets.drawing import Choice
 from sevlab_widgets.frame import Table
-from sevlab_widgets.keytree_picture import KeyTreePicture, swatch
+from sevlab_widgets.keytree_picture import KeyTreePicture, swatch, verdict
 from sevlab_widgets.picture import Svg
+from sevlab_widgets.words import named
 
 BONDS = ("signs", "derives", "wraps", "agrees")
 HOLDS, USES, KNOWS = "holds it", "can have it used", "knows that it exists"
+NOTHING = "has never met it"
 EVERYBODY = "everybody"
+VERDICTS = ((True, "fits"), (False, "does not fit"), (None, "not checked by this verifier"))
 
 
 class Key(NamedTuple):
@@ -46,6 +49,7 @@ class Bond(NamedTuple):
 class KeyTree(Acts):
     """Keys in columns. `path` is the one line of it that a phone has room for."""
 
+    FILES: ClassVar[tuple[str, ...]] = ("keytree",)
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
         ("← → ↑ ↓", "from key to key"),
         ("Home End", "first, last"),
@@ -74,6 +78,8 @@ class KeyTree(Acts):
         self.other, self.names = beside, names
         self.step: int | None = None  # how many signatures have been verified; None: all
         self.choices = (Choice("seen", "As seen by", (EVERYBODY, *parties)),) if parties else ()
+        if beside is not None:  # where there is no room for two trees, one is chosen
+            self.choices += (Choice("tree", "Chain", self.names),)
         super().__init__(title=title, **keywords)
 
     def show(self, keys: Sequence[Key], bonds: Sequence[Bond]) -> None:
@@ -105,13 +111,29 @@ class KeyTree(Acts):
         return found - {name}
 
     @property
+    def second(self) -> bool:
+        """Whether the second tree is the one that is looked at."""
+        return self.other is not None and self.chosen["tree"] == self.names[1]
+
+    @property
+    def drawn(self) -> tuple[Sequence[Key], Sequence[Bond]]:
+        """Keys and bonds of the tree that is looked at."""
+        return self.other if self.second and self.other is not None else (self.keyring, self.bonds)
+
+    @property
     def signatures(self) -> list[Bond]:
         """The bonds that can be verified, in order."""
-        return [bond for bond in self.bonds if bond.how == "signs"]
+        return [bond for bond in self.drawn[1] if bond.how == "signs"]
+
+    @property
+    def asked(self) -> bool:
+        """Whether a verifier has looked at any of them."""
+        return any(bond.ok is not None for bond in self.signatures)
 
     def verified(self, bond: Bond) -> bool:
-        """Whether the walk has come to this signature."""
-        return bond.how != "signs" or self.step is None or bond in self.signatures[: self.step]
+        """Whether the walk has come to this signature, or in the tree beside to the same two keys."""
+        walked = None if self.step is None else {(one.source, one.target) for one in self.signatures[: self.step]}
+        return bond.how != "signs" or walked is None or (bond.source, bond.target) in walked
 
     # ------------------------------------------------- the picture
 
@@ -119,7 +141,10 @@ class KeyTree(Acts):
         return KeyTreePicture(self, width, size).svg
 
     def legend(self) -> list[tuple[Svg, str]]:
-        marks = [(swatch(how), how) for how in BONDS if any(bond.how == how for bond in self.bonds)]
+        bonds = [*self.bonds, *(self.other[1] if self.other is not None else ())]
+        marks = [(swatch(how), how) for how in BONDS if any(bond.how == how for bond in bonds)]
+        found = {bond.ok for bond in bonds if bond.how == "signs"} if self.asked else set()
+        marks += [(verdict(ok), word) for ok, word in VERDICTS if ok in found]
         return marks + ([(swatch(has), has) for has in (HOLDS, USES, KNOWS)] if self.seen != EVERYBODY else [])
 
     @property
@@ -133,13 +158,12 @@ class KeyTree(Acts):
         said = f"{key.name}{f' ({key.note})' if key.note else ''}, {key.column}"
         said += f": {key.words}" if key.words else ""
         if self.seen != EVERYBODY:
-            said += f"; the {self.seen} {self.has(key) or 'has never met it'}"
-        falls = self.leak(key.name)
-        return said + (
-            f". If it leaks, so falls: {', '.join(k.name for k in self.keyring if k.name in falls)}."
-            if falls
-            else ". Nothing falls with it."
-        )
+            said += f"; the {self.seen} {self.has(key) or NOTHING}"
+        keys, bonds = self.drawn
+        falls = self.leak(key.name, bonds)
+        if falls:
+            return f"{said}. If it leaks, so falls: {', '.join(k.name for k in keys if k.name in falls)}."
+        return f"{said}. No other key falls with it." if bonds else f"{said}."
 
     def say_bond(self, bond: Bond) -> str:
         """A bond in a sentence."""
@@ -159,18 +183,31 @@ class KeyTree(Acts):
         return f"{said}: {verdict.rstrip('.')}."
 
     def says(self) -> str:
-        if not self.keyring:
+        keys = self.drawn[0]
+        if not keys:
             return "No platform yet."
         if self.step is not None and self.signatures and self.step:
             return f"{self.step} of {len(self.signatures)}: {self.say_bond(self.signatures[self.step - 1])}"
-        if len(self.keyring) == 1:
-            return self.say(self.keyring[0])
+        if len(keys) == 1:
+            return self.say(keys[0])
         bad = [bond for bond in self.signatures if bond.ok is False]
+        if self.other is not None and self.asked:
+            trees = zip(self.names, (self.bonds, self.other[1]), strict=True)
+            return " ".join([*(f"{name}: {_fits(bonds)}." for name, bonds in trees), *map(self.say_bond, bad[:1])])
         if bad:
             return self.say_bond(bad[0])
-        count = sum(bond.ok is True for bond in self.signatures)
-        signed = f", {count} of {len(self.signatures)} signatures fit" if self.signatures else ""
-        return f"{len(self.keyring)} keys{signed}."
+        signed = f", {_fits(self.signatures)}" if self.asked else ""
+        if self.signatures and not self.asked:
+            signed = f", {len(self.signatures)} signatures, none of them checked"
+        return f"{len(keys)} keys{signed}{self._seen()}."
+
+    def _seen(self) -> str:
+        """How many keys the party that looks holds, can have used, or knows of."""
+        if self.seen == EVERYBODY:
+            return ""
+        has = [self.has(key) or NOTHING for key in self.drawn[0]]
+        counts = ((HOLDS, "holds"), (USES, "can have used"), (KNOWS, "knows of"), (NOTHING, "has never met"))
+        return f"; the {self.seen} " + ", ".join(f"{verb} {has.count(what)}" for what, verb in counts if what in has)
 
     def describe(self) -> str:
         bonds = " ".join(self.say_bond(bond) for bond in self.bonds)
@@ -190,6 +227,14 @@ class KeyTree(Acts):
         return ["where", "key", "note", self.seen, "falls with it"], rows
 
     # ------------------------------------------------- hand and keyboard
+
+    def choose(self, name: str, option: str) -> None:
+        if name == "tree":
+            self.step = None  # each tree is verified from its own beginning
+        super().choose(name, option)
+
+    def find(self, words: str) -> Any:
+        return named(words, [key.name for key in self.keyring], words)
 
     def acts(self) -> list[Act]:
         if not self.signatures:
@@ -211,3 +256,9 @@ class KeyTree(Acts):
     def got_select(self, view: str, value: Any) -> None:
         super().got_select(view, value)
         self.mark()
+
+
+def _fits(bonds: Sequence[Bond]) -> str:
+    """How many of the signatures among these bonds fit."""
+    signs = [bond for bond in bonds if bond.how == "signs"]
+    return f"{sum(bond.ok is True for bond in signs)} of {len(signs)} signatures fit"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import GREEN, SKY, VERMILION
-from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.picture import Svg, fit, width_of, wrap
 from sevlab_widgets.strokes import stroke
 
 if TYPE_CHECKING:
@@ -37,22 +37,24 @@ class KeyTreePicture:
             self.svg.line(half + 20, 0, half + 20, max(left, right), "rule")
             self.svg.height = round(max(left, right))
         else:
-            self.svg.height = round(self._tree(tree.keyring, tree.bonds, 0, width, ""))
+            self.svg.height = round(self._tree(*tree.drawn, 0, width, "", different=tree.second))
 
     # ------------------------------------------------- one path
 
     def _crumbs(self, width: float) -> float:
-        tree, x, y = self.tree, 0.0, 2.0
-        names = tree.path or tuple(key.name for key in tree.keyring)
-        bonds = {(bond.source, bond.target): bond for bond in tree.bonds}
+        tree, x, y = self.tree, 3.0, 4.0
+        keys, drawn = tree.drawn
+        names = tree.path or tuple(key.name for key in keys)
+        bonds = {(bond.source, bond.target): bond for bond in drawn}
         for number, name in enumerate(names):
-            key = next((key for key in tree.keyring if key.name == name), None)
+            key = next((key for key in keys if key.name == name), None)
+            inside = [key for key in keys if key.column == name]  # a column's name stands for all that is in it
             wide = width_of(name, 12) * 1.1 + 16
             if x + wide > width and x:
-                x, y = 0.0, y + 34
-            say = tree.say(key) if key is not None else f"{name}: no platform yet."
+                x, y = 3.0, y + 34
+            say = f"{name}: {', '.join(key.name for key in inside) or 'no platform yet'}." if key is None else tree.say(key)
             with self.svg.item(name, say=say):
-                self._pill(key, x, y, wide, 24, name)
+                self._pill(key or (inside[-1] if inside else None), x, y, wide, 24, name)
             x += wide + 4
             if number + 1 < len(names):
                 bond = bonds.get((name, names[number + 1]))
@@ -72,11 +74,11 @@ class KeyTreePicture:
             self.svg.text(x, self.type, title, "bold", size=self.type)
             y = self.type * 1.7
         columns = tree.columns
-        pitch = width / len(columns)
+        pitch = min(width / len(columns), 300 * k)
         names = [key.name for key in keys]
         self.boxes: dict[str, tuple[float, float, float, float]] = {}
         tall = max([sum(key.column == column for key in keys) for column in columns] or [0])
-        high, gap = 30 * k, (24 if tall <= 4 else 14) * k
+        high, gap = 30 * k, (28 if tall <= 4 else 16) * k
         for index, column in enumerate(columns):
             left = x + index * pitch
             self.svg.text(left + pitch * 0.36, y + self.type, column, "middle soft", room=pitch - 8, size=self.type * 0.96)
@@ -88,18 +90,38 @@ class KeyTreePicture:
                 self.boxes[key.name] = left + pitch * 0.36 - wide / 2, top + row * (high + gap), wide, high
             if not mine:
                 self.svg.rect(left + pitch * 0.36 - 34 * k, top, 68 * k, high, "void", rx=high / 2, stroke_dasharray="4 4")
-        falls = tree.leak(tree.selected, bonds) if tree.selected in names else set()
+        self.suffix = " beside" if different and title else ""  # of the keys of the second tree, where both are drawn
+        selected = str(tree.selected or "")
+        mine = selected.endswith(" beside") == bool(self.suffix)
+        selected = selected.removesuffix(" beside")
+        falls = tree.leak(selected, bonds) if mine and selected in names else set()
         first = tree.keyring if different else ()
         for bond in bonds:
             if bond.source in self.boxes and bond.target in self.boxes:
                 self._bond(bond, dim=not tree.verified(bond), other=different and bond not in tree.bonds)
         for key in keys:
             left, top, wide, tall_ = self.boxes[key.name]
-            with self.svg.item(key.name + (" beside" if different else ""), say=tree.say(key)):
+            with self.svg.item(key.name + self.suffix, say=tree.say(key)):
                 self._pill(key, left, top, wide, tall_, key.name, falls=key.name in falls, other=different and key not in first)
+        if len(columns) == len(keys) == 1:
+            self._whose(keys[0], x + pitch * 0.72, y + self.type)
+        down = self._crosses(bonds, x, max([b + h for _, b, _, h in self.boxes.values()] or [0]) + 10 * k, width)
         if not keys:
             self.svg.text(x + width / 2, y + self.type * 2.1 + high + 26, "No platform yet.", "middle soft", size=self.type)
-        return max([b + h for _, b, _, h in self.boxes.values()] or [y + 80 * k]) + 8
+        least = y + self.type * 7 if len(columns) == len(keys) == 1 and tree.choices else 0
+        return max([*(b + h for _, b, _, h in self.boxes.values()), least, down - 8] if keys else [y + 80 * k]) + 8
+
+    def _crosses(self, bonds: Sequence[Bond], x: float, y: float, width: float) -> float:
+        """Below the tree, line by line: which signatures do not fit, and why."""
+        tree, size = self.tree, self.type * 0.92
+        for bond in bonds:
+            if bond.how != "signs" or bond.ok is not False or not bond.reason or not tree.verified(bond):
+                continue
+            _sign(self.svg, False, x + 8 * self.k, y + size * 0.75, 6 * self.k)
+            for line in wrap(f"{bond.source} → {bond.target}: {bond.reason}", (width - 20 * self.k) / 1.1, size, 3):
+                self.svg.text(x + 20 * self.k, y + size * 1.1, line, "soft", size=size)
+                y += size * 1.5
+        return y
 
     def _pill(
         self, key: Key | None, x: float, y: float, wide: float, high: float, name: str, falls: bool = False, other: bool = False
@@ -112,7 +134,7 @@ class KeyTreePicture:
         elif has == "can have it used":
             half, r = wide / 2, high / 2
             self.svg.path(
-                stroke("M", x + half, y, "H", x + r, "A", r, r, "0 0 0", x + r, y + high, "H", x + half, "Z"),
+                stroke("M", x + half, y, "H", x + r, "A", r, r, " 0 0 0", x + r, y + high, "H", x + half, "Z"),
                 "fill",
                 fill=SKY,
                 fill_opacity=0.5,
@@ -122,10 +144,28 @@ class KeyTreePicture:
             self.svg.rect(x, y, wide, high, "fail", rx=high / 2)
         if other:
             self.svg.rect(x - 2.5, y - 2.5, wide + 5, high + 5, "fail", rx=high / 2 + 2, stroke_dasharray="4 3")
-        note = key.note if key is not None else ""
+        note = key.note if key is not None and high >= 28 else ""
         style = "middle bold" if has else "middle soft"
         self.svg.text(x + wide / 2, y + (13 * k if note else high / 2 + 4.2 * k), name, style, room=wide - 6, size=self.type)
         self.svg.text(x + wide / 2, y + 25 * k, note, "middle soft", room=wide - 8, size=self.type * 0.86)
+
+    def _whose(self, key: Key, x: float, y: float) -> None:
+        """Where there is but one key: what each party has of it."""
+        from sevlab_widgets.keytree import HOLDS, KNOWS, NOTHING, USES
+
+        parties = [party for choice in self.tree.choices if choice.name == "seen" for party in choice.options[1:]]
+        for has in (HOLDS, USES, KNOWS, NOTHING):
+            who = ", ".join(party for party in parties if key.who.get(party, NOTHING) == has)
+            if not who:
+                continue
+            high = 10 * self.k
+            self.svg.rect(x, y - high, 16 * self.k, high, "box" if has != NOTHING else "void", rx=high / 2)
+            if has in (HOLDS, USES):
+                wide = 16 * self.k * (1 if has == HOLDS else 0.5)
+                self.svg.rect(x, y - high, wide, high, "fill", fill=SKY, fill_opacity=0.5, rx=high / 2 if has == HOLDS else 2)
+            self.svg.text(x + 24 * self.k, y - 0.5, f"{has}:", "soft", size=self.type)
+            self.svg.text(x + 170 * self.k, y - 0.5, who, size=self.type, room=(self.svg.width - x - 170 * self.k) / 1.1)
+            y += self.type * 1.6
 
     # ------------------------------------------------- bonds
 
@@ -134,8 +174,8 @@ class KeyTreePicture:
         (ax, ay, aw, ah), (bx, by, bw, bh) = self.boxes[bond.source], self.boxes[bond.target]
         colour = f"stroke:{VERMILION};" if (bond.ok is False and not dim) or other else ""
         style = f"stroke-width:1.3;{STYLES[bond.how]};{colour}{'opacity:.35' if dim else ''}"
-        key = f"{bond.source} → {bond.target}"
-        word = bond.how if not (bond.how == "signs" and not dim and bond.ok is not None) else ""
+        key = f"{bond.source} → {bond.target}{self.suffix}"
+        word = bond.how if not (bond.how == "signs" and not dim and tree.asked) else ""
         with self.svg.item(key, say=tree.say_bond(bond)):
             if bond.source == bond.target:
                 self.svg.path(
@@ -192,13 +232,27 @@ class KeyTreePicture:
     def _mark(self, bond: Bond, x: float, y: float, word: str, dim: bool) -> None:
         """The word of a bond, or whether a signature fits."""
         k = self.k
-        if bond.how == "signs" and not dim and bond.ok is not None:
-            self.svg.add("circle", "fill edge", cx=x, cy=y, r=7 * k, fill=GREEN if bond.ok else VERMILION)
-            self.svg.text(x, y + 3.8 * k, "✓" if bond.ok else "✕", "middle bold", size=10.5 * k, style_="fill:#111")
+        if bond.how == "signs" and not dim and self.tree.asked:
+            _sign(self.svg, bond.ok, x, y, 7 * k)
         elif word:
             wide = width_of(word, self.type * 0.9) + 6
             self.svg.rect(x - wide / 2, y - 7 * k, wide, 14 * k, "", style_="fill:var(--sl-here,#fff);stroke:none")
             self.svg.text(x, y + 4 * k, word, "middle soft", size=self.type * 0.9)
+
+
+def _sign(svg: Svg, ok: bool | None, x: float, y: float, r: float) -> None:
+    """A tick, a cross, or what stands for "nobody looked"."""
+    colour = None if ok is None else GREEN if ok else VERMILION
+    svg.add("circle", "box" if ok is None else "fill edge", cx=x, cy=y, r=r, fill=colour)
+    style = None if ok is None else "fill:#111"
+    svg.text(x, y + r * 0.54, "?" if ok is None else "✓" if ok else "✕", "middle bold", size=r * 1.5, style_=style)
+
+
+def verdict(ok: bool | None) -> Svg:
+    """A mark for the legend: what came of a signature."""
+    svg = Svg(18, 18)
+    _sign(svg, ok, 9, 9, 7)
+    return svg
 
 
 def swatch(what: str) -> Svg:

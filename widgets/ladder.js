@@ -35,10 +35,16 @@ function ladder(ui) {
   // The rung that said no is what one came for.
   function bringUp() {
     const rung = ui.stage.querySelector(".sl-fail")?.closest("[data-key]");
-    if (!rung || rung.dataset.key === shown) return;
-    shown = rung.dataset.key;
+    const now = rung && `${rung.dataset.key} ${rung.ownerSVGElement.getAttribute("width")}`; // another width is another picture
+    if (!rung || now === shown) return;
+    shown = now;
     const { top, bottom } = rung.getBoundingClientRect(), box = ui.stage.getBoundingClientRect();
-    if (top < box.top || bottom > box.bottom) ui.stage.scrollTop += (top + bottom) / 2 - (box.top + box.bottom) / 2;
+    if (top >= box.top && bottom <= box.bottom) return; // it is in view, and the heading of the first rungs may be too
+    ui.stage.scrollTop += (top + bottom) / 2 - (box.top + box.bottom) / 2;
+    const tops = [...ui.stage.querySelectorAll("[data-key]")].map((one) => one.getBoundingClientRect().top - box.top);
+    const first = Math.min(...tops.filter((one) => one >= -1).concat(1e6)) % 1e6;
+    if (first === tops[0]) ui.stage.scrollTop = 0; // with its heading
+    else ui.stage.scrollTop += first - 2; // no rung is cut at the top
   }
 
   return { ...picture, full: async (message, buffers) => { await picture.full(message, buffers); build(message); bringUp(); } };

@@ -5,7 +5,7 @@
 Of two columns equal rungs stand beside each other, joined; a rung that only one
 has leaves a gap. With `on_call(wrong)`, which makes the call with the rungs of these
 numbers made wrong and returns the columns that come of it, the reader may break it:
-a switch for each rung, a guess, and then the call.
+a switch for each rung (or for those that are `breakable`), a guess, and then the call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from difflib import SequenceMatcher
 from typing import Any, ClassVar, NamedTuple
 
-from sevlab_widgets.drawing import Drawing
+from sevlab_widgets.drawing import Choice, Drawing
 from sevlab_widgets.frame import Message, Table
 from sevlab_widgets.ladder_picture import LadderPicture
 from sevlab_widgets.picture import Svg
@@ -33,7 +33,7 @@ class Rung(NamedTuple):
     """One check: the case in which it refuses, in plain words, what it answers then, and how it went.
 
     `by` is who checks (rungs of one stand under its heading), `letter` that party's; `source` where the
-    fact comes from; `fw` the firmware's code where one came with the answer.
+    fact comes from; `fw` the firmware's code where one came with the answer. `tag` marks an answer that is a known defect.
     """
 
     words: str
@@ -43,6 +43,7 @@ class Rung(NamedTuple):
     letter: str = ""
     source: str = ""
     fw: str = ""
+    tag: str = ""
 
 
 class Column(NamedTuple):
@@ -89,6 +90,7 @@ class Ladder(Drawing):
         *,
         call: str = "",
         on_call: Callable[[frozenset[int]], Sequence[Column]] | None = None,
+        breakable: Iterable[int] | None = None,
         on_source: Callable[[Rung], Any] | None = None,
         title: str = "",
         **keywords: Any,
@@ -99,8 +101,11 @@ class Ladder(Drawing):
         for rung in (rung for column in self.columns for rung in column.rungs):
             if rung.state not in STATES:
                 raise ValueError(f"a rung is {', '.join(STATES)}, not {rung.state!r}")
+        names = tuple(column.name for column in self.columns)
+        self.choices = (Choice("design", "Design", names),) if len(set(names)) == 2 else ()  # where there is no room for both
         self.call_name = call
         self.on_call = on_call
+        self.breakable = None if breakable is None else frozenset(breakable)
         self.on_source = on_source
         self.wrong: frozenset[int] = frozenset()
         self.guess = ""
@@ -127,6 +132,11 @@ class Ladder(Drawing):
     def called(self) -> bool:
         """Whether a call was made: else these are its rungs, and nobody has asked."""
         return any(rung.state != "open" for column in self.columns for rung in column.rungs)
+
+    @property
+    def one(self) -> int | None:
+        """The column that is drawn where there is no room for two; None where there is but one."""
+        return self.choices[0].options.index(self.chosen["design"]) if self.choices and len(self.columns) == 2 else None
 
     def picture(self, width: int, size: str) -> Svg:
         return LadderPicture(self, width, size).svg
@@ -192,14 +202,20 @@ class Ladder(Drawing):
 
     # ------------------------------------------------- the reader
 
+    def chrome(self) -> dict[str, Any]:
+        """With `start`, the rung where a walk begins: the one that refused."""
+        refused = [f"{i}/{list(column.rungs).index(column.refused)}" for i, column in enumerate(self.columns) if column.refused]
+        return {**super().chrome(), "start": refused[0] if refused else ""}
+
     def full(self) -> Message:
         fields, buffers = super().full()
         rungs = self.columns[0].rungs
         codes = sorted({code for rung in rungs for code in _codes(rung.code)})
-        breakable = self.on_call is not None
-        switches = (
-            [[number, f"{number + 1} {rung.words}", number in self.wrong] for number, rung in enumerate(rungs)] if breakable else []
-        )
+        switches = [
+            [number, f"{number + 1} {rung.words}", number in self.wrong]
+            for number, rung in enumerate(rungs)
+            if self.on_call is not None and (self.breakable is None or number in self.breakable)
+        ]
         return {**fields, "switches": switches, "codes": codes, "guess": self.guess}, buffers
 
     def act(self, key: str) -> None:
@@ -214,8 +230,11 @@ class Ladder(Drawing):
         """The call, with some rungs made wrong; `guess` was committed before."""
         if self.on_call is None:
             return
+        numbers = frozenset(map(int, wrong))
+        if strange := numbers - (frozenset(range(len(self.columns[0].rungs))) if self.breakable is None else self.breakable):
+            raise ValueError(f"rung {min(strange) + 1} cannot be made wrong")
         with self.lock:
-            self.wrong, self.guess = frozenset(map(int, wrong)), str(guess)
+            self.wrong, self.guess = numbers, str(guess)
         columns = self.call("The call", self.on_call, self.wrong)
         if columns is None:
             return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import PARTIES, VERMILION
 from sevlab_widgets.picture import Svg, fit, width_of
@@ -35,10 +35,13 @@ class LadderPicture:
         self.ladder, self.width, self.size = ladder, width, size
         self.type = 17 if size == "L" else 12.5
         self.scale = self.type / 12.5
-        two = len(ladder.columns) == 2
+        self.one = ladder.one if size == "S" else None
+        two = len(ladder.columns) == 2 and self.one is None
         gap = GAP * self.scale if two else 0
-        self.wide = (width - gap - 8) / (2 if two else 1)
-        self.lefts = [4.0, 4.0 + self.wide + gap]
+        sources = any(rung.source for column in ladder.columns for rung in column.rungs)
+        self.source = min(0.28 * width, 25 * self.type) if size == "L" and sources else 0  # the last column, where there is room
+        self.wide = (width - gap - 8 - (self.source + 24 * self.scale if self.source else 0)) / (2 if two else 1)
+        self.lefts = [4.0, 4.0 + self.wide + gap if two else 4.0]
         self.number = (22 if size != "S" else 20) * self.scale
         self.code = max([self._code_width(rung) for column in ladder.columns for rung in column.rungs] or [0]) + 8
         self.code = min(self.code, self.wide * 0.4)
@@ -56,7 +59,20 @@ class LadderPicture:
         return self.wide - self.number - 26 * self.scale - self.code - 14 * self.scale
 
     def _lines(self, rung: Rung) -> list[str]:
-        return [] if self._short(rung) else lines_of(rung.words, self._room(), self.type, 4)
+        bold = 1.12 if rung.state == "refused" else 1  # is wider
+        return [] if self._short(rung) else lines_of(rung.words, self._room() / bold, self.type, 4)
+
+    def _opened(self, column: int, number: int) -> bool:
+        """Whether the source of a rung stands below its words: where it has no column of its own."""
+        rung = self.ladder.columns[column].rungs[number]
+        return self.ladder.opened == f"{column}/{number}" and bool(rung.source) and not self.source
+
+    def _codes(self, rung: Rung) -> list[str]:
+        room = self.wide - self.number - 30 * self.scale if self._short(rung) else self.code
+        return lines_of(rung.code, room / 1.12, self.type, 4)
+
+    def _sources(self, rung: Rung) -> list[str]:
+        return lines_of(rung.source, self.source / 1.1, self.type * 0.9, 3) if self.source and rung.source else []
 
     def _height(self, column: int, number: int | None) -> float:
         if number is None:
@@ -64,21 +80,24 @@ class LadderPicture:
         rung = self.ladder.columns[column].rungs[number]
         count = max(1, len(self._lines(rung)))
         count += rung.state == "also" and not self._short(rung)
-        if self.ladder.opened == f"{column}/{number}" and rung.source:
+        count += bool(rung.tag)
+        if self._opened(column, number):
             count += len(lines_of(rung.source, self._room(), self.type, 3))
-        if rung.fw and rung.state == "refused":  # the firmware's code stands under the kernel's
-            count = max(count, 2)
+        below = bool(rung.fw) and rung.state == "refused"  # the firmware's code stands under the kernel's
+        count = max(count, len(self._sources(rung)), len(self._codes(rung)) + below)
         pad = PAD * (1.5 if rung.state == "refused" else 0.6 if self.size == "S" else 1)
         return (count * LINE + pad) * self.scale
 
     def _draw(self) -> None:
         ladder, scale, y = self.ladder, self.scale, 0.0
-        if len(ladder.columns) == 2:
+        if len(ladder.columns) == 2 and self.one is None:
             for left, column in zip(self.lefts, ladder.columns, strict=False):
                 self.svg.text(left, 15 * scale, column.name, "bold", room=self.wide, size=self.type)
             y = 24 * scale
+        if self.source:
+            self.svg.text(self.width - 4 - self.source, 15 * scale, "where the fact comes from", "soft", size=self.type * 0.9)
         by: str | None = None
-        for pair in ladder.pairs:
+        for pair in self._pairs():
             rungs = [ladder.columns[i].rungs[n] if n is not None else None for i, n in enumerate(pair[: len(ladder.columns)])]
             first = next(rung for rung in rungs if rung is not None)
             if first.by != by:
@@ -91,8 +110,18 @@ class LadderPicture:
             if len(rungs) == 2 and None not in rungs:
                 middle = y + height / 2
                 self.svg.line(self.lefts[0] + self.wide + 3, middle, self.lefts[1] - 3, middle, "rule")
+            for i, line in enumerate(self._sources(first)):
+                base = y + (PAD * 0.5 + 12.6 + i * LINE) * scale
+                self.svg.text(self.width - 4 - self.source, base, line, "soft", size=self.type * 0.9)
             y += height + 3 * scale
         self.svg.height = max(round(y), 40)
+
+    def _pairs(self) -> list[tuple[int | None, int | None]]:
+        """What stands beside what; of one column alone, nothing."""
+        if self.one is None:
+            return self.ladder.pairs
+        numbers = range(len(self.ladder.columns[self.one].rungs))
+        return [(n, None) if self.one == 0 else (None, n) for n in numbers]
 
     def _heading(self, rung: Rung, y: float) -> float:
         scale = self.scale
@@ -125,8 +154,11 @@ class LadderPicture:
             if rung.state == "also" and not self._short(rung):
                 self.svg.text(x, after, "also wrong, never asked", "soft", size=self.type * 0.92, font_style="italic")
                 after += LINE * scale
-            if ladder.opened == key:
-                for line in lines_of(rung.source, self._room(), self.type, 3) if rung.source else []:
+            if rung.tag:
+                self.svg.tag(x, after, rung.tag, self.scale)
+                after += LINE * scale
+            if self._opened(column, number):
+                for line in lines_of(rung.source, self._room(), self.type, 3):
                     self.svg.text(x, after, line, "soft", size=self.type * 0.92)
                     after += LINE * scale
             self._code(rung, left + self.wide - 8 * scale, base, ink)
@@ -159,7 +191,8 @@ class LadderPicture:
 
     def _code(self, rung: Rung, right: float, base: float, ink: str) -> None:
         style = "bold end" if rung.state == "refused" else f"{ink} end"
-        room: dict[str, Any] = {"room": self.code, "size": self.type}
-        self.svg.text(right, base, rung.code, style, **room)
+        for line in self._codes(rung):
+            self.svg.text(right, base, line, style, size=self.type)
+            base += LINE * self.scale
         if rung.fw and rung.state == "refused":
-            self.svg.text(right, base + LINE * self.scale, rung.fw, "end", room=self.code, size=self.type * 0.9)
+            self.svg.text(right, base, rung.fw, "end", room=self.code, size=self.type * 0.9)

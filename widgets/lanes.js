@@ -14,10 +14,10 @@ function lanes(ui) {
   const zoomOut = button("Zoom out", () => zoom(-1), "−"), zoomIn = button("Zoom in", () => zoom(1), "+");
   const filters = h("div", { class: "sl-filters" }, chips, h("span", { class: "sl-tools" }, kindMenu, search, found, zoomOut, zoomIn));
   const tiles = h("div", { class: "sl-tiles", role: "group", "aria-label": "Schedules", hidden: true });
-  const drawer = h("aside", { class: "sl-drawer", hidden: true, "aria-label": "The line selected" });
+  const drawer = h("div", { class: "sl-drawer", role: "group", hidden: true, "aria-label": "The line selected" }); // no landmark: a page has several
   const canvasOf = lanesPainter(ui, canvas, table);
   const filter = { parties: new Set(), kinds: new Set(), words: "" };
-  let shown = { both: [], left: [], right: [], parted: false }, level = 2, current = null, side = "left", say = "", entry, names = ["", ""], detail = null, following = true;
+  let shown = { both: [], left: [], right: [], parted: false }, level = 2, current = null, side = "left", say = "", entry, names = [], detail = null, following = true, fresh = null;
   ui.stage.parentElement.before(tiles, filters);
   ui.stage.append(spacer);
   ui.stage.parentElement.append(drawer);
@@ -27,9 +27,12 @@ function lanes(ui) {
 
   async function full(message, buffers) {
     const [packed, texts] = await Promise.all([bytes(buffers[0], message.z[0]), bytes(buffers[1], message.z[1])]);
-    if (message.again) { table.split = null; current = null; names = message.names ?? names; }
+    if (message.again) { table.split = null; current = null; names = [message.names[0], message.parting, message.names[1]]; }
     const atEnd = ui.stage.scrollTop + ui.stage.clientHeight >= spacer.offsetHeight - 4;
-    table.add(message, packed instanceof ArrayBuffer ? packed : packed, texts);
+    const old = table.count, follows = !message.again || (old && message.lifelines.length > table.lifelines.length); // else it is another trace
+    table.add(message, packed, texts);
+    if (!follows) fresh = null;
+    else if (table.count > old) fresh = { from: old, when: performance.now() };
     say = message.say;
     if (message.schedules) drawTiles(message.schedules, message.picked);
     if (message.selected !== undefined && message.selected !== null && message.selected < table.count) current = message.selected;
@@ -47,15 +50,16 @@ function lanes(ui) {
     tiles.replaceChildren(...list.map(([letter, ends, count, schedule]) => {
       const stuck = ends.some((end) => end.startsWith("waits for"));
       return h("button", { type: "button", class: `sl-tile${stuck ? " sl-stuck" : ""}`, "aria-pressed": String(schedule === picked), ...own, onclick: () => ui.send("pick", { schedule }) },
-        h("b", { text: letter }), h("span", {}, ...ends.map((end, i) => h("span", { class: "sl-end", text: `${i + 1} ${end}` }))), h("span", { class: "sl-count", text: `${count} schedule${count === 1 ? "" : "s"}` }));
+        h("b", { text: letter }), h("span", {}, ...ends.map((end, i) => h("span", { class: "sl-end", text: `${i + 1} ${end}` }))), h("span", { class: "sl-count", text: `${count} schedule${count === 1 ? "" : "s"}`, hidden: list.every((tile) => tile[2] === 1) }));
     }));
   }
 
   function drawChips() {
-    const text = JSON.stringify(table.lifelines);
+    const text = JSON.stringify([table.lifelines, table.drawn]);
     if (chips.dataset.text === text) return;
     chips.dataset.text = text;
-    chips.replaceChildren(...table.lifelines.map(([name, letter], at) => {
+    chips.replaceChildren(...table.drawn.map((at) => {
+      const [name, letter] = table.lifelines[at];
       const swatch = letter ? h("span", { class: "sl-swatch", style: `background:${PARTY_COLOURS[letter]};color:${inkOn(letter)}`, "aria-hidden": "true", text: letter }) : "";
       const chip = h("button", { type: "button", class: "sl-key", "aria-pressed": String(filter.parties.has(at)), ...own, onclick: () => toggle(filter.parties, at, chip) }, swatch, h("span", { text: name }));
       return chip;
@@ -77,7 +81,7 @@ function lanes(ui) {
   function refilter() {
     shown = table.places(filter);
     const all = table.count, some = shown.both.length + shown.left.length + shown.right.length;
-    found.textContent = some === all ? "" : `${some} of ${all}`;
+    found.textContent = some === all ? "" : some ? `${some} of ${all}` : `none of ${all}: Esc shows all`;
     measure();
     ui.paint();
   }
@@ -86,7 +90,7 @@ function lanes(ui) {
 
   const line = () => Math.round(ZOOMS[level] * (ui.size === "L" ? 1.35 : 1));
   const rows = () => shown.both.length + (shown.parted ? 1 + Math.max(shown.left.length, shown.right.length) : 0);
-  const room = () => Math.max(ui.size === "S" ? 200 : ui.size === "M" ? 230 : 420, 0);
+  const room = () => ({ S: drawer.hidden ? 134 : 100, M: !drawer.hidden ? 104 : shown.parted || !tiles.hidden ? 230 : 256, L: 420 })[ui.size];
 
   function measure() {
     const high = HEADER + rows() * line() + 10;
@@ -148,12 +152,21 @@ function lanes(ui) {
   function fillDrawer(message) {
     detail = message;
     if (drawer.hidden || message.index !== current) return;
-    const seek = ui.chrome.host ? [h("button", { type: "button", class: "sl-button sl-goto", text: `Go to entry ${message.n}`, ...own, onclick: () => ui.send("seek", { n: message.n }) })] : [];
+    const there = ui.chrome.host ? [h("button", { type: "button", class: "sl-button sl-goto", text: `Go to entry ${message.n}`, ...own, onclick: seek })] : [];
     drawer.replaceChildren(
-      h("div", { class: "sl-drawer-head" }, h("b", { text: message.said }), ...seek, button("Close", closeDrawer, "×")),
+      h("div", { class: "sl-drawer-head" }, h("b", { text: message.said }), ...there, button("Close", closeDrawer, "×")),
       h("dl", {}, ...message.fields.flatMap(([name, value]) => [h("dt", { text: name }), h("dd", { text: value })])),
+      ...(message.svg ? [picture(message)] : []),
       ...(message.hex ? [h("pre", { text: message.hex, tabindex: "0", role: "region", "aria-label": "The bytes that moved", ...own })] : []));
   }
+
+  function picture({ svg: text, fields }) { // a small Layout
+    const holder = h("div", { class: "sl-moved", role: "img", "aria-label": `The bytes that moved, field by field: ${fields.find(([name]) => name === "structure")?.[1] ?? "a structure"}` });
+    holder.innerHTML = text;
+    return holder;
+  }
+
+  const seek = () => current !== null && current < table.count && ui.chrome.host && ui.send("seek", { n: table.n(current) });
 
   function step(by) {
     if (!rows()) return;
@@ -196,13 +209,20 @@ function lanes(ui) {
     const acts = {
       ArrowDown: () => step(1), ArrowUp: () => step(-1), PageDown: () => step(screen), PageUp: () => step(-screen), Home: () => select(edge(1)), End: () => select(edge(-1)),
       ArrowLeft: () => across_side("left"), ArrowRight: () => across_side("right"), Enter: () => { if (current === null) step(1); if (drawer.hidden) select(current, true); else closeDrawer(); },
-      "/": () => search.focus(), "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1),
+      g: seek, "/": () => search.focus(), "+": () => zoom(1), "=": () => zoom(1), "-": () => zoom(-1),
     };
     if (!acts[event.key]) return false;
     acts[event.key]();
     return true;
   }
 
+  search.addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !search.value) return; // some browsers empty the field without telling
+    event.preventDefault();
+    event.stopPropagation();
+    search.value = filter.words = "";
+    refilter();
+  });
   search.addEventListener("keydown", (event) => { if (event.key === "Enter" || event.key === "ArrowDown") { event.preventDefault(); ui.stage.focus(); step(1); } });
   ui.stage.addEventListener("scroll", () => { following = ui.stage.scrollTop + ui.stage.clientHeight >= spacer.offsetHeight - 4; ui.paint(); }, { passive: true });
   canvas.addEventListener("click", (event) => {
@@ -215,7 +235,7 @@ function lanes(ui) {
     if (index !== null && index !== undefined) select(index, true);
   });
 
-  const paint = () => canvasOf({ at, rows: rows(), line: line(), shown, current, entry, names });
+  const paint = () => canvasOf({ at, rows: rows(), line: line(), shown, current, entry, names, fresh });
 
   return {
     full, delta: full, paint, key,

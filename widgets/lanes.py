@@ -16,10 +16,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from sevlab_widgets.frame import Frame, Message, Table, facts_of
+from sevlab_widgets.frame import Frame, Message, Table
+from sevlab_widgets.layout import Layout
 from sevlab_widgets.palette import PARTIES
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.runs import squeeze
+from sevlab_widgets.words import facts_of
 
 TAKEN, GIVEN, AWAITED = 1, 2, 4  # Line.lock: what became of a lock of this lifeline
 COLUMN = np.dtype(
@@ -41,7 +43,7 @@ class Line(NamedTuple):
     """One line: at which entry, from which lifeline to which, what, and what was answered.
 
     Without `target` it is a note on its lifeline. `bad` says that the answer is a refusal; `lock` what happened to a
-    lock. `fields` are shown when the line is selected, `data` are the bytes it moved; `row` is whatever it was made from.
+    lock. `fields` are shown when the line is selected, `data` are the bytes it moved; `layout` names those, as for a Layout.
     """
 
     n: int
@@ -54,6 +56,7 @@ class Line(NamedTuple):
     lock: int = 0
     fields: Mapping[str, Any] = {}
     data: bytes = b""
+    layout: Any = None
 
     @property
     def said(self) -> str:
@@ -79,14 +82,17 @@ class Lanes(Frame):
 
     `lifelines` are (name, letter of the party) from left to right; without them those that occur, in order.
     `others` says where those go that come later: behind how many, with which letter.
+    A lifeline has a column from the first line on that touches it; while there is no line all have.
+    Where two traces part stands `parting`, between their `names`. `unit` is what a line's number counts.
     `on_select(line)` is told which line was selected.
     """
 
-    FILES: ClassVar[tuple[str, ...]] = ("lanes_columns", "lanes_paint", "lanes")
+    FILES: ClassVar[tuple[str, ...]] = ("drawing", "lanes_columns", "lanes_paint", "lanes")  # drawing: how a Layout looks
     MAKER: ClassVar[str] = "lanes"
     KEYS: ClassVar[tuple[tuple[str, str], ...]] = (
         ("↑ ↓", "line by line"), ("Page Up, Down", "a screen"), ("Home End", "first, last"),
-        ("Enter", "fields and bytes"), ("/", "search"), ("+ −", "zoom"),
+        ("Enter", "fields and bytes"), ("g", "go to the entry of the line"), ("← →", "left, right trace"), ("/", "search"),
+        ("+ −", "zoom"),
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +103,8 @@ class Lanes(Frame):
         others: tuple[int, str] | None = None,
         against: Iterable[Line] | None = None,
         names: tuple[str, str] = ("", ""),
+        parting: str = "here the kernels differ",
+        unit: str = "entry",
         schedules: Sequence[Any] = (),
         on_pick: Callable[[str], Iterable[Line]] | None = None,
         on_select: Callable[[Line], Any] | None = None,
@@ -105,7 +113,7 @@ class Lanes(Frame):
     ) -> None:
         self.lifelines = list(lifelines)
         self.others = others
-        self.names = names
+        self.names, self.parting, self.unit = names, parting, unit
         self.schedules = [Tile(tile.letter, tuple(tile.ends), tile.schedules, tile.schedule) for tile in schedules]
         self.picked = ""
         self.on_pick, self.on_select = on_pick, on_select
@@ -184,7 +192,11 @@ class Lanes(Frame):
 
     @property
     def empty(self) -> str:  # type: ignore[override]
-        return "" if self.lines else "Nothing has happened. Each call you make becomes an arrow."
+        if self.lines:
+            return ""
+        if self.schedules and not self.picked:
+            return "Pick an outcome: the steps of its first schedule become arrows."
+        return "Nothing has happened. Each call you make becomes an arrow."
 
     # ------------------------------------------------- frames
 
@@ -192,8 +204,9 @@ class Lanes(Frame):
         with self.lock:
             self._sent = 0, 0
             fields, buffers = self._news()
-            fields |= {"split": self.split, "left": self.left, "names": list(self.names), "again": True}
-            fields |= {"schedules": [list(tile) for tile in self.schedules], "picked": self.picked, "say": self.says()}
+            fields |= {"split": self.split, "left": self.left, "names": list(self.names), "parting": self.parting, "again": True}
+            fields |= {"schedules": [list(tile) for tile in self.schedules], "picked": self.picked}
+            fields |= {"unit": self.unit, "say": self.says()}
             return fields, buffers
 
     def changes(self) -> Message | None:
@@ -222,10 +235,19 @@ class Lanes(Frame):
         if self.on_select is not None:
             self.call("What follows a selection", self.on_select, line)
         fields = [[name, _shown(entry)] for name, entry in line.fields.items()]
-        self.post(
-            {"kind": "detail", "index": int(value), "n": line.n, "said": line.said, "fields": fields, "hex": _hexdump(line.data)},
-            to=view,
-        )
+        drawn = self._layout(line, *self._views.get(view, (760, "M")))
+        detail = {"n": line.n, "said": self.said(line), "fields": fields, "hex": "" if drawn else _hexdump(line.data), "svg": drawn}
+        self.post({"kind": "detail", "index": int(value), **detail}, to=view)
+
+    @staticmethod
+    def _layout(line: Line, width: int, size: str) -> str:
+        """The bytes that a line moved as a small Layout for its drawer; "" where nobody says what they are."""
+        if not line.data or line.layout is None:
+            return ""
+        room = max(240, round({"S": width, "M": width - 320, "L": 0.3 * width}[size]) - 24)
+        small = Layout(line.data, layout=line.layout)
+        small.selected = None
+        return str(small.picture(room, "M" if room >= 380 else "S"))
 
     def got_pick(self, view: str, schedule: str) -> None:
         """A schedule was picked: show its lines."""
@@ -248,40 +270,55 @@ class Lanes(Frame):
             return self.empty
         count = len(self.lines) if self.split is None else self.left
         first, last = self.lines[0].n, self.lines[count - 1].n
-        bad = sum(line.bad for line in self.lines[:count])
-        said = f"{count:,} line{'s' * (count != 1)}, entries {first} to {last}; {bad} refused."
+        many = "entries" if self.unit == "entry" else f"{self.unit}s"
+        said = f"{count:,} line{'s' * (count != 1)}, {many} {first} to {last}; {self._refused(count)}."
         if self.split is not None:
             a, b = (name or other for name, other in zip(self.names, ("the first", "the second"), strict=True))
             said += f" {a} and {b} have the first {self.split} in common" + (
-                "." if self.split == count else ", then the kernels differ."
+                "." if self.split == count == len(self.lines) else f", {self.parting.replace('here', 'then', 1)}."
             )
         if self.schedules:
             said += f" {len(self.schedules)} outcomes of {sum(tile.schedules for tile in self.schedules)} schedules."
         return said
+
+    def _refused(self, end: int) -> str:
+        """How many lines were refused, of the first `end`; of two traces it is said of each, where they do not agree."""
+        bad = sum(line.bad for line in self.lines[:end])
+        if self.split is None:
+            return f"{bad} refused"
+        other = sum(line.bad for line in self.lines[: self.split] + self.lines[self.left :])
+        return f"{bad} refused" if bad == other else f"{bad} refused, {other} of {self.names[1] or 'the second'}"
 
     def describe(self) -> str:
         head = f"{super().describe()}: {self.says()}"
         tiles = [
             f"  {tile.letter}: {', '.join(tile.ends)} ({tile.schedules}, the first {tile.schedule})" for tile in self.schedules
         ]
-        shown = [f"  {line.said}" for line in self.lines[:STATIC]]
+        shown = [f"  {self.said(line)}" for line in self.lines[:STATIC]]
         more = len(self.lines) - len(shown)
         return "\n".join([head, *tiles, *shown, *([f"  and {more:,} more"] if more else [])])
 
+    def said(self, line: Line) -> str:
+        """A line in words, with what its number counts."""
+        return line.said.replace("entry", self.unit, 1)
+
     def table(self) -> Table:
         rows = [[line.n, line.source, line.target or line.source, line.label, line.answer, line.kind] for line in self.lines]
+        head = [self.unit, "from", "to", "what", "answer", "kind"]
         if self.split is None:
-            return ["entry", "from", "to", "what", "answer", "kind"], rows
+            return head, rows
         of = [*["both"] * self.split, *[self.names[0]] * (self.left - self.split), *[self.names[1]] * (len(rows) - self.left)]
-        return ["trace", "entry", "from", "to", "what", "answer", "kind"], [[who, *row] for who, row in zip(of, rows, strict=True)]
+        return ["trace", *head], [[who, *row] for who, row in zip(of, rows, strict=True)]
 
     def svg(self) -> str:
         """The first lines as a picture."""
         lines, width, top, high = self.lines[:STATIC], 760, 30, 24
         svg = Svg(width, top + high * len(lines) + 8)
-        step = (width - 70) / max(1, len(self.lifelines))
-        at = {name: 70 + step * (i + 0.5) for i, (name, _) in enumerate(self.lifelines)}
-        for name, letter in self.lifelines:
+        touched = {name for line in lines for name in (line.source, line.target)}
+        columns = [pair for pair in self.lifelines if pair[0] in touched or not lines]
+        step = (width - 70) / max(1, len(columns))
+        at = {name: 70 + step * (i + 0.5) for i, (name, _) in enumerate(columns)}
+        for name, letter in columns:
             party = PARTIES.get(letter)
             if party is not None:
                 svg.letter(at[name] - 8, 0, party.letter, party.colour)

@@ -1,14 +1,15 @@
 // Lanes: the drawing. Only the lines that are visible are drawn, whatever their number.
 
 const HEADER = 30; // px above the first line
+const GLOW = 1200; // ms that a new line glows
 const PARTY_COLOURS = { O: "#009e73", V: "#e69f00", K: "#d55e00", P: "#0072b2", E: "#56b4e9", G: "#cc79a7", B: "#f0e442" };
 const inkOn = (letter) => (letter === "P" ? "#fff" : "#111");
 
 function lanesPainter(ui, canvas, table) {
-  let at, rows, step, shown, current, entry, names, side; // the state of the picture that is being drawn
+  let at, rows, step, shown, current, entry, names, fresh, side; // the state of the picture that is being drawn
 
   function paint(state) {
-    ({ at, rows, line: step, shown, current, entry, names } = state);
+    ({ at, rows, line: step, shown, current, entry, names, fresh } = state);
     const wide = ui.stage.clientWidth, high = ui.stage.clientHeight, dpr = devicePixelRatio || 1;
     if (!wide || !high) return;
     if (canvas.width !== Math.round(wide * dpr) || canvas.height !== Math.round(high * dpr)) {
@@ -23,12 +24,12 @@ function lanesPainter(ui, canvas, table) {
     c.fillStyle = look.ground;
     c.fillRect(0, 0, wide, high);
     c.textBaseline = "alphabetic";
-    const size = Math.round(Math.min(12.5, step * 0.62) * (ui.size === "L" ? 1.25 : 1));
+    const size = Math.round(Math.min(12.5, step * 0.62) * (ui.size === "L" ? 1.35 : 1));
     const fonts = { plain: `${size}px ${ui.colour("--sl-sans")}`, bold: `600 ${size}px ${ui.colour("--sl-sans")}`, small: `${Math.max(10, size - 1)}px ${ui.colour("--sl-sans")}` };
     const first = Math.floor(ui.stage.scrollTop / step), shift = ui.stage.scrollTop % step;
     const parted = shown.parted && first + Math.ceil(high / step) > shown.both.length;
     c.font = fonts.small;
-    side = 22 + Math.max(24, Math.ceil(c.measureText(String(table.count ? table.n(table.count - 1) : 0)).width)); // room for the entry's number
+    side = 14 + Math.max(...[table.unit, String(table.count ? table.n(table.count - 1) : 0)].map((text) => Math.ceil(c.measureText(text).width))); // room for the entry's number
     const areas = [[side, wide - 8]], halves = [[side, wide / 2 - 10], [wide / 2 + side - 6, wide - 8]];
     const draw = { c, look, fonts, step, wide };
     c.save();
@@ -37,20 +38,22 @@ function lanesPainter(ui, canvas, table) {
     c.clip();
     for (let row = first, y = HEADER - shift; y < high && row < rows; row++, y += step) {
       const [one, two] = at(row);
-      if (one === "parted") { drawParting(draw, y); continue; }
+      if (one === "parted") { drawParting(draw, y, halves); continue; }
       if (row > shown.both.length) {
-        [one, two].forEach((index, which) => { lifelines(draw, halves[which], y, step); if (index !== null) drawLine(draw, index, y, halves[which]); });
+        [one, two].forEach((index, which) => { lifelines(draw, halves[which], y, step, index); if (index !== null) drawLine(draw, index, y, halves[which]); });
       } else {
-        if (ui.size !== "S") lifelines(draw, areas[0], y, step, row);
+        if (ui.size !== "S") lifelines(draw, areas[0], y, step, one);
         drawLine(draw, one, y, areas[0]);
       }
     }
     c.restore();
     header(draw, parted && first > shown.both.length ? halves : areas);
     canvas.dataset.rows = rows;
+    if (fresh && !ui.still && performance.now() - fresh.when < GLOW) ui.paint();
   }
 
-  const across = ([left, right], at) => left + (right - left) * (at + 0.5) / Math.max(1, table.lifelines.length);
+  // Few columns stand a little to the left of the middle of theirs: what is said of the last one needs room.
+  const across = ([left, right], at) => left + (right - left) * (table.column[at] + ([0.5, 0.18, 0.18, 0.32][table.drawn.length] ?? 0.5)) / Math.max(1, table.drawn.length);
 
   function header({ c, look, fonts, wide }, areas) {
     c.fillStyle = look.ground;
@@ -64,14 +67,15 @@ function lanesPainter(ui, canvas, table) {
     c.font = fonts.small;
     c.fillStyle = look.soft;
     c.textAlign = "left";
-    if (ui.size === "S") { c.fillText("entry", 2, 19); return; }
+    if (ui.size === "S") { c.fillText(table.unit, 2, 19); return; }
     c.textAlign = "right";
     areas.forEach((area, which) => {
       c.textAlign = "right";
       c.fillStyle = look.soft;
-      c.fillText(areas.length > 1 ? "" : "entry", area[0] - 12, 19);
-      const each = (area[1] - area[0]) / Math.max(1, table.lifelines.length);
-      table.lifelines.forEach(([name, letter], i) => {
+      c.fillText(areas.length > 1 ? "" : table.unit, area[0] - 12, 19);
+      const each = (area[1] - area[0]) / Math.max(1, table.drawn.length);
+      table.drawn.forEach((i) => {
+        const [name, letter] = table.lifelines[i];
         const x = across(area, i), tag = letter ? 18 : 0;
         c.font = fonts.bold;
         c.textAlign = "left";
@@ -102,15 +106,14 @@ function lanesPainter(ui, canvas, table) {
     return short.length > 1 ? `${short}…` : "";
   }
 
-  function lifelines({ c, look }, area, y, step, row) {
+  function lifelines({ c, look }, area, y, step, index) {
     c.lineWidth = 1;
     c.strokeStyle = look.line;
     c.beginPath();
-    table.lifelines.forEach((_, i) => { const x = Math.round(across(area, i)) + 0.5; c.moveTo(x, y); c.lineTo(x, y + step); });
+    table.drawn.forEach((i) => { const x = Math.round(across(area, i)) + 0.5; c.moveTo(x, y); c.lineTo(x, y + step); });
     c.stroke();
-    if (row === undefined) return;
-    const index = shown.both[row];
-    for (const [at, from, to, waiting] of table.locks) {
+    if (index === null) return;
+    for (const [at, from, to, waiting] of table.locksOf(index)) {
       if (index < from || index > to) continue;
       const x = Math.round(across(area, at)) + 0.5;
       c.lineWidth = waiting ? 2 : 5;
@@ -124,14 +127,14 @@ function lanesPainter(ui, canvas, table) {
     }
   }
 
-  function drawParting({ c, look, fonts, step, wide }, y) {
+  function drawParting({ c, look, fonts, step, wide }, y, halves) {
     c.strokeStyle = look.accent;
     c.lineWidth = 2;
     c.beginPath();
     c.moveTo(0, y + step / 2);
     c.lineTo(wide, y + step / 2);
     c.stroke();
-    const text = [names[0], "here the kernels differ", names[1]].filter(Boolean).join("   ·   ");
+    const text = names.filter(Boolean).join("   ·   ");
     c.font = fonts.bold;
     c.textAlign = "center";
     const half = c.measureText(text).width / 2 + 10;
@@ -140,6 +143,12 @@ function lanesPainter(ui, canvas, table) {
     c.fillStyle = look.ink;
     c.fillText(text, wide / 2, y + step / 2 + 4);
     c.textAlign = "left";
+    for (const area of halves) { // whose the lines below are
+      table.drawn.forEach((i) => {
+        const x = across(area, i), letter = table.lifelines[i][1];
+        if (letter && step > 16 && Math.abs(x - wide / 2) > half + 8) badge(c, Math.round(x) - 7, y + step / 2 - 7, letter);
+      });
+    }
   }
 
   function drawLine(draw, index, y, area) {
@@ -150,7 +159,15 @@ function lanesPainter(ui, canvas, table) {
       c.fillRect(area[0] - side + 1, y, area[1] - area[0] + side, step);
       c.fillStyle = look.accent;
       c.fillRect(area[0] - side + 1, y, 3, step);
-      if (ui.size !== "S") lifelines(draw, area, y, step);
+      if (ui.size !== "S") lifelines(draw, area, y, step, index);
+    }
+    const age = fresh && index >= fresh.from ? (ui.still ? 0 : (performance.now() - fresh.when) / GLOW) : 1;
+    if (age < 1) { // new: it glows once, and without motion has an outline until the next
+      c.strokeStyle = c.fillStyle = look.accent;
+      c.globalAlpha = ui.still ? 1 : 0.3 * (1 - age);
+      c.lineWidth = 1;
+      if (ui.still) c.strokeRect(area[0] - side + 1.5, y + 0.5, area[1] - area[0] + side - 1, step - 1);
+      else c.fillRect(area[0] - side + 1, y, area[1] - area[0] + side, step);
     }
     c.globalAlpha = later ? 0.35 : 1;
     const base = y + step * 0.72, back = index === current ? look.tint : look.ground;
@@ -196,16 +213,27 @@ function lanesPainter(ui, canvas, table) {
     const textY = from === to || tight ? y + step / 2 + 4 : lineY - 4.5;
     if (tight && from !== to) start = Math.max(x1, x2) + 8;
     c.font = bad ? fonts.bold : fonts.plain;
-    const text = cut(c, answer ? `${label}  ${bad ? "✕ " : ""}${answer}` : label, area[1] - start);
-    const wide = c.measureText(text).width;
-    c.fillStyle = back;
-    c.fillRect(start - 2, textY - fonts_size(fonts), wide + 4, fonts_size(fonts) + 0.5);
-    c.fillStyle = from === to ? look.soft : look.text;
-    c.fillText(text, start, textY);
+    const said = answer && `${bad ? "✕ " : ""}${answer}`, apart = said && right && from !== to && !tight; // at the head of its arrow
+    if (from === to) { // a note for which there is more room on the left stands there
+      const wide = c.measureText(label).width, left = x1 - 10 - area[0];
+      if (start + wide > area[1] && left > area[1] - start) start = x1 - 10 - Math.min(wide, left);
+    }
+    const room = (from === to && start < x1 ? x1 - 10 : area[1]) - start, more = apart ? c.measureText(said).width + 12 : 0;
+    const words = cut(c, apart || !said ? label : `${label}  ${said}`, more < room / 2 ? room - more : room), size = parseFloat(fonts.plain);
+    const put = (text, x, base) => {
+      c.fillStyle = back;
+      c.fillRect(x - 2, base - size, c.measureText(text).width + 4, size + 0.5);
+      c.fillStyle = from === to ? look.soft : look.text;
+      c.fillText(text, x, base);
+    };
+    put(words, start, textY);
+    if (apart) {
+      const end = start + c.measureText(words).width, past = end + 6 > x2 + 7;
+      const x = past ? end + 9 : x2 + 7, short = cut(c, said, area[1] - x);
+      if (short) put(short, x, past ? textY : Math.min(lineY + size * 0.36, y + step - 1));
+    }
     c.globalAlpha = 1;
   }
-
-  const fonts_size = (fonts) => parseFloat(fonts.plain);
 
   return paint;
 }

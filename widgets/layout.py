@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from sevlab_widgets.acts import Act, Acts, number
+from sevlab_widgets.drawing import Choice
 from sevlab_widgets.frame import Table
 from sevlab_widgets.layout_picture import LayoutPicture
 from sevlab_widgets.picture import Svg
+from sevlab_widgets.words import named
 
 from sevlab.wire import Wire
 
@@ -58,6 +60,12 @@ def parts_of(layout: Any) -> list[Part]:
     return found
 
 
+def _is_text(data: bytes) -> bool:
+    """Whether bytes are letters. Four that look so may be chance: among fields of one size, all are text or none."""
+    plain = data.rstrip(b"\0")
+    return len(plain) > 3 and all(32 <= byte < 127 for byte in plain)
+
+
 def _spare(name: str) -> bool:
     return name.rstrip("0123456789_") in ("pad", "padding", "reserved", "rsvd", "unused")
 
@@ -73,6 +81,9 @@ class Layout(Acts):
     )
     WALK: ClassVar[tuple[str, ...]] = ("ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Home", "End")
     OWN_RING: ClassVar[bool] = True
+    FILES: ClassVar[tuple[str, ...]] = ("layout",)
+    MAKER: ClassVar[str] = "layout"
+    choices = (Choice("show", "Show", ("fields", "hex")),)  # where there is no room for both
 
     def __init__(
         self,
@@ -151,8 +162,9 @@ class Layout(Acts):
             return f"{whole:#x}" + (f" ({whole:,})" if abs(whole) > 9 and whole < 1 << 32 else "")
         if not any(found):
             return "zeros"
-        plain = found.rstrip(b"\0")
-        if len(plain) > 3 and all(32 <= byte < 127 for byte in plain):
+        alike = [one for one in self.parts if one.size == part.size and one.kind not in WORDS and one.kind == part.kind]
+        if _is_text(found) and all(_is_text(one) for one in map(self.bytes_of, alike) if one and any(one)):
+            plain = found.rstrip(b"\0")
             return f"“{plain.decode('ascii')}”"
         return found[:room].hex() + ("…" if len(found) > room else "")
 
@@ -180,6 +192,12 @@ class Layout(Acts):
         count = few[len(self.wants)] if len(self.wants) < len(few) else len(self.wants)
         wants = f"; {self.when or 'a call'} wants these {count} fields" if len(self.wants) > 1 else ""
         return f"{self.size} bytes, nothing in them yet{wants}."
+
+    @property
+    def same(self) -> str:
+        """What is said of a second structure that differs nowhere; "" where there is none, or it does."""
+        equal = self.compare and self.other is not None and not any(map(self.differs, self.parts))
+        return f"{self.names[1]}: the same {self.size} bytes." if equal else ""
 
     @property
     def empty(self) -> str:  # type: ignore[override]
@@ -269,11 +287,14 @@ class Layout(Acts):
         super().got_select(view, str(value).removeprefix("hex "))
         self.mark()
 
+    def find(self, words: str) -> Any:
+        return named(words, [part.name for part in self.parts], words)
+
     def acts(self) -> list[Act]:
         found = [Act("compare", "Differences", "d", pressed=self.compare)] if self.other is not None else []
         if self.write is not None and self.part is not None:
             part = self.part
-            found.append(Act("write", f"Write {part.name}", "e", field="number" if part.kind in WORDS else "hex bytes"))
+            found.append(Act("write", f"Write {part.name}", "Enter", field="number" if part.kind in WORDS else "hex bytes"))
         return found
 
     def press(self, name: str, value: str) -> None:

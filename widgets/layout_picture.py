@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from sevlab_widgets.palette import BLUE, GREEN, ORANGE, PARTIES, PURPLE, SKY, VERMILION, YELLOW
-from sevlab_widgets.picture import Svg, width_of
+from sevlab_widgets.picture import Svg, fit, width_of, wrap
 
 if TYPE_CHECKING:
     from sevlab_widgets.layout import Layout, Part
 
 ROW = 16
 TINTS = (SKY, ORANGE, GREEN, PURPLE, YELLOW, BLUE)
+STACKED = 18  # lines of hex and of the list that may stand above each other, where they have no room side by side
+SHORT = 18  # letters of a value that must be seen beside a name
 LONG = 512  # bytes beyond which rows that are all one reserved or zero field are left out
 
 
@@ -27,24 +29,39 @@ class LayoutPicture:
             self.svg.height = 110
             return
         two = layout.compare and layout.other is not None
-        hexes = (5.5 + 3 * ROW + 0.5) * self.unit
-        gutter = max((14 + len(layout.covers) * 16 * self.type / 12) if layout.covers else 0, 0)
+        hexes = (6.2 + 3 * ROW + 0.5) * self.unit
+        names = max(width_of(cover.name, self.type * 0.92) for cover in layout.covers) * 1.1 if layout.covers else 0
+        self.labels = size != "S" and width > hexes + 330
+        gutter = (14 + 12 * len(layout.covers)) * self.type / 12 + (names if self.labels else 0) if layout.covers else 0
         if size == "S":
-            down = self._list(0, 0, width - gutter, two)
-            self._covers(width - gutter + 4)
+            down = self._small(width, gutter, two)
         elif size == "L" and two and width > 2 * hexes + 360:
-            middle = width - 2 * hexes - 28
+            bare = hexes - 6.2 * self.unit
             left = self._hex(0, layout.data, layout.names[0])
-            right = self._hex(width - hexes, layout.other, layout.names[1], second=True)
-            down = max(left, right, self._list(hexes + 14, 1.6 * self.type, middle, two))
-            self._joins(hexes, width - hexes)
+            right = self._hex(width - bare, layout.other, layout.names[1], second=True)
+            down = max(left, right, self._list(hexes + 26, 1.6 * self.type, width - hexes - bare - 52, two))
+            self._joins(hexes)
+        elif width < hexes + 400 and len(self._rows()) + len(layout.parts) <= STACKED:
+            down = self._hex(0, layout.data, "") + 8
+            down = self._list(0, down, width - gutter, two)
+            self._covers(width - gutter + 4)
         else:
             down = max(self._hex(0, layout.data, ""), self._list(hexes + 18, 0, width - hexes - 18 - gutter, two))
             self._covers(width - gutter + 4)
-        if layout.sentence:
-            self.svg.text(1, down + 1.4 * self.type, layout.sentence, "soft", size=self.type)
-            down += 2 * self.type
-        self.svg.height = round(down + 3)
+        for line in wrap(layout.sentence or layout.same, width / 1.1, self.type, 3):
+            self.svg.text(1, down + 1.4 * self.type, line, "soft", size=self.type)
+            down += 1.5 * self.type
+        self.svg.height = round(down + (6 if layout.sentence or layout.same else 3))
+
+    def _small(self, width: float, gutter: float, two: bool) -> float:
+        """The list; the bytes on demand, in type that has room for sixteen of them."""
+        if self.layout.chosen["show"] == "fields":
+            down = self._list(0, 0, width - gutter, two)
+            self._covers(width - gutter + 4)
+            return down
+        self.type = min(12.0, (width - 1) / (ROW * 3 + 7) / 0.602)
+        self.unit, self.row = self.type * 0.602, round(self.type * 1.65)
+        return self._hex(0, self.layout.data, "")
 
     def tint(self, part: Part) -> str:
         """A field's colour: neighbours have different ones."""
@@ -60,9 +77,10 @@ class LayoutPicture:
         rows: list[int] = []
         for at in range(0, size, ROW):
             whole = [p for p in layout.parts if p.offset <= at and p.offset + p.size >= at + ROW]
+            bare = not any(p.offset < at + ROW and p.offset + p.size > at for p in layout.parts)  # no field that is shown
             dull = bool(whole) and (layout.data is None or not any(layout.data[at : at + ROW])) and at != whole[0].offset
             dull = dull or (bool(whole) and at - whole[0].offset >= 4 * ROW and at + ROW < whole[0].offset + whole[0].size)
-            if not dull:
+            if not dull and not bare:
                 rows.append(at)
             elif rows and rows[-1] != -1:
                 rows.append(-1)
@@ -76,9 +94,9 @@ class LayoutPicture:
             top = 1.6 * self.type
         rows = self._rows()
         where = {at: top + number * self.row for number, at in enumerate(rows)}
-        left = x + 5.5 * u
-        for at in rows:
-            y = top + rows.index(at) * self.row if at < 0 else where[at]
+        left = x + (0.6 if second else 6.2) * u
+        for number, at in enumerate(rows if not second else ()):
+            y = top + number * self.row
             self.svg.text(x, y + self.type * 1.1, f"0x{at:03x}" if at >= 0 else "  ⋮", "mono soft", size=self.type * 0.92)
         self.ends: dict[str, tuple[float, float]] = getattr(self, "ends", {})
         for part in layout.parts:
@@ -135,6 +153,7 @@ class LayoutPicture:
     def _list(self, x: float, y: float, width: float, two: bool) -> float:
         layout, t = self.layout, self.type
         self.tops: dict[str, tuple[float, float]] = {}
+        self.right = x + width
         names = min(max(width_of(part.name, t) * 1.12 for part in layout.parts) + 12, width * 0.42)
         swatch, marks = 14 * t / 12, 22 * t / 12 if layout.writers else 0
         dot = 13 * t / 12 if layout.valid is not None else 0
@@ -178,73 +197,65 @@ class LayoutPicture:
                     if party is not None:
                         self.svg.letter(at, y + 1.5, party.letter, party.colour, 14 * t / 12)
                     at += marks
-                for number, (text, look) in enumerate(lines):
-                    left = x + width - at - 2
-                    most = max(2, int(left / self.unit))
-                    if "mono" in look and len(text) > most:
-                        text = text[: most - 1].rstrip("…") + "…"
-                    self.svg.text(at, y + t * 1.1 + number * self.row, text, look, room=None if "mono" in look else left, size=t)
+                for number, line in enumerate(lines):
+                    start = at
+                    for text, look in line:
+                        most = max(2, int((x + width - start - 2) / self.unit))
+                        if "mono" in look and len(text) > most:
+                            text = text[: most - 1].rstrip("…") + "…"
+                        self.svg.text(start, y + t * 1.1 + number * self.row, text, look, size=t)
+                        start += len(text) * self.unit + 14 if "mono" in look else width_of(text, t) * 1.2 + 8
             if lit:
                 self.svg.rect(x, y, width, high - 1, "now", fill="none", rx=3, pointer_events="none", style_="stroke-width:1.5")
             self.tops[part.name] = y, high
             y += high
         return y
 
-    def _notes(self, part: Part, room: float, two: bool) -> list[tuple[str, str]]:
-        """What the list says of a field: its value, what it was or is beside, what it means."""
+    def _notes(self, part: Part, room: float, two: bool) -> list[list[tuple[str, str]]]:
+        """What the list says of a field, line by line: its value, what it was or is beside, what it means."""
         layout = self.layout
         value, note = layout.value(part), layout.notes.get(part.name, "")
-        style = "mono soft" if value in ("–", "zeros") else "mono" if layout.data is not None else "soft"
-        lines = [(value, style)]
+        lines = [[(value, "mono" if layout.data is not None and value != "zeros" else "mono soft")]]
         if was := layout.was(part):
-            lines.append((f"was {was}", "soft"))
+            lines.append([(f"was {was}", "mono soft")])
         if two and layout.differs(part):
-            lines.append((f"{layout.names[1]}:", "bold"))
-            lines.append((layout.value(part, layout.other), "mono"))
+            whose, other = fit(f"{layout.names[1]}:", room / 1.2, self.type), layout.value(part, layout.other)
+            beside = width_of(whose, self.type) * 1.2 + 8 + min(len(other), SHORT) * self.unit <= room
+            lines += [[(whose, "bold"), (other, "mono")]] if beside else [[(whose, "bold")], [(other, "mono")]]
         if note:
-            shown = width_of(value, self.type) * 1.1
-            if len(lines) == 1 and shown + width_of(note, self.type) + 12 <= room:
-                lines[0] = f"{value}   {note}", style.replace("mono", "").strip()
+            if len(lines) == 1 and len(value) * self.unit + 14 + width_of(note, self.type) * 1.1 <= room:
+                lines[0].append((note, "soft"))
             else:
-                lines.append((note, "soft"))
+                lines += [[(line, "soft")] for line in wrap(note, room / 1.1, self.type)]
         return lines
 
     # ------------------------------------------------- brackets and joins
 
     def _covers(self, x: float) -> None:
-        layout, k = self.layout, self.type / 12
+        """A bracket for what each signature or MAC covers; its name beside it, where there is room."""
+        layout, k, low = self.layout, self.type / 12, -99.0
         for number, cover in enumerate(layout.covers):
             tops = [self.tops[name] for name in cover.fields if name in self.tops]
             if not tops:
                 continue
             first, last = min(y for y, _ in tops) + 2, max(y + high for y, high in tops) - 3
-            at = x + (4 + 16 * number) * k
+            at = x + (4 + 12 * number) * k
             with self.svg.item(f"cover {cover.name}", say=f"{cover.name} covers {', '.join(cover.fields)}."):
-                self.svg.rect(at - 6, first, 16 * k, last - first, "bare")
+                self.svg.rect(at - 6, first, 14 * k, last - first, "bare")
                 for y, high in tops:
                     self.svg.line(at - 4, y + high / 2, at, y + high / 2, "line")
                 self.svg.path(f"M{at - 4:.1f} {first:.1f}H{at:.1f}V{last:.1f}H{at - 4:.1f}", "line")
-                half = width_of(cover.name, self.type * 0.92) / 2 + 2
-                middle = max((first + last) / 2, half)
-                room = max(last - first, 66 * k)
-                self.svg.text(
-                    at + 4 * k,
-                    middle,
-                    cover.name,
-                    "soft middle",
-                    room=room,
-                    size=self.type * 0.92,
-                    transform=f"rotate(90 {at + 4 * k:.1f} {middle:.1f})",
-                )
+                if self.labels:
+                    low = max(low + self.row, (first + last) / 2 + 4 * k)
+                    self.svg.text(x + 12 * len(layout.covers) * k, low, cover.name, "soft", size=self.type * 0.92)
 
-    def _joins(self, left: float, right: float) -> None:
+    def _joins(self, left: float) -> None:
         """Where both structures stand side by side: lines between the fields that differ."""
         for part in self.layout.parts:
             if self.layout.differs(part) and part.name in self.ends and f"{part.name} second" in self.ends:
                 (ax, ay), (bx, by) = self.ends[part.name], self.ends[f"{part.name} second"]
-                y, high = self.tops[part.name]
-                style = f"stroke:{VERMILION};stroke-width:1.2"
-                self.svg.path(f"M{ax:.1f} {ay:.1f}L{left + 12:.1f} {y + high / 2:.1f}", "line", style_=style, pointer_events="none")
-                self.svg.path(
-                    f"M{right - 14:.1f} {y + high / 2:.1f}L{bx:.1f} {by:.1f}", "line", style_=style, pointer_events="none"
-                )
+                y, far = self.tops[part.name][0] + self.row / 2, self.right
+                for x1, y1, x2, y2 in ((ax + 2, ay, left + 24, y), (far + 2, y, bx - 2, by)):
+                    bend = (x2 - x1) / 2
+                    path = f"M{x1:.1f} {y1:.1f}C{x1 + bend:.1f} {y1:.1f} {x2 - bend:.1f} {y2:.1f} {x2:.1f} {y2:.1f}"
+                    self.svg.path(path, "line", style_=f"stroke:{VERMILION};stroke-width:1.2", pointer_events="none")

@@ -22,7 +22,7 @@ from sevlab_widgets.frame import Table
 from sevlab_widgets.lens_picture import LensPicture, columns_of, visible
 from sevlab_widgets.picture import Svg
 
-BLOCK = 16
+BLOCK, LINE = 16, 64  # bytes of a cipher's block, of a cache's line
 NOTHING = "No page chosen. Give Lens a gpa, or click one in PageMap."
 MOVES = (
     ("copy", "c", "Copy"),
@@ -36,7 +36,7 @@ MOVES = (
 class Eye(NamedTuple):
     """A viewer. `look(host)` gives what it sees of the whole range, None where it sees nothing; `verb` as in "vm-a reads".
 
-    `dirty(host)` gives the offsets of 64-byte lines that memory does not have yet.
+    `dirty(host)` gives the offsets of 64-byte lines that memory does not have yet, `gaps(host)` those of which it sees nothing.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Eye(NamedTuple):
     note: str = ""
     verb: str = "reads"
     dirty: Callable[[Any], Sequence[int]] | None = None
+    gaps: Callable[[Any], Sequence[int]] | None = None
 
 
 class Sight(NamedTuple):
@@ -54,6 +55,7 @@ class Sight(NamedTuple):
     data: bytes | None
     why: str = ""
     dirty: frozenset[int] = frozenset()
+    gaps: frozenset[int] = frozenset()
 
 
 class Lens(Acts):
@@ -115,10 +117,10 @@ class Lens(Acts):
             return Sight(None, "closed")
         try:
             data = eye.look(host)
-            lines = frozenset(eye.dirty(host)) if eye.dirty is not None else frozenset()
+            lines, gaps = (frozenset(one(host)) if one is not None else frozenset() for one in (eye.dirty, eye.gaps))
         except (OSError, ValueError, LookupError) as error:
             return Sight(None, str(error))
-        return Sight(None, "sees nothing here") if data is None else Sight(bytes(data), dirty=lines)
+        return Sight(None, "sees nothing here") if data is None else Sight(bytes(data), dirty=lines, gaps=gaps)
 
     @property
     def sights(self) -> list[Sight]:
@@ -140,9 +142,9 @@ class Lens(Acts):
         self.carried = None
 
     def block_of(self, index: int, block: int) -> bytes | None:
-        """The 16 bytes of a block as eye number `index` sees them."""
-        data = self.sights[index].data
-        return None if data is None else data[block * BLOCK : (block + 1) * BLOCK] or None
+        """The 16 bytes of a block as eye number `index` sees them, None where it sees nothing."""
+        data, gaps = self.sights[index].data, self.sights[index].gaps
+        return None if data is None or block * BLOCK // LINE * LINE in gaps else data[block * BLOCK : (block + 1) * BLOCK] or None
 
     def changed(self, index: int) -> set[int]:
         """The blocks that this eye sees otherwise than when its bytes were held."""
@@ -178,13 +180,15 @@ class Lens(Acts):
         eye, data = self.eyes[index], self.block_of(index, block)
         if data is None:
             why = self.sights[index].why
-            return f"{eye.name} is closed" if why == "closed" else f"{eye.name} {why or 'has no such block'}"
+            if not why:
+                why = "holds nothing there" if self.sights[index].gaps else "has no such block"
+            return f"{eye.name} is closed" if why == "closed" else f"{eye.name} {why}"
         return f"{eye.name} {eye.verb} {in_words(data, raw=eye.letter == 'B')}"
 
     def say(self, block: int) -> str:
         """A block in a sentence, through every eye."""
         parts = ", ".join(self.seen(i, block) for i in range(len(self.eyes)))
-        return f"Block {block} of {self.blocks}: {parts}."
+        return f"Block {block} of {self.blocks}: {parts}" + ("" if parts.endswith("…") else ".")
 
     def says(self) -> str:
         if not self.eyes:
@@ -194,7 +198,7 @@ class Lens(Acts):
         if self.chosen["view"] == "delta":
             counts = ", ".join(f"{eye.name} {len(self.changed(i))}" for i, eye in enumerate(self.eyes) if eye.name in self.held)
             when = "" if self.held_at is None else f" at entry {self.held_at}"
-            return f"Blocks that differ from those held{when}: {counts}."
+            return f"Blocks that differ from those held{when}: {counts}. {self.say(self.block)}"
         return self.sentence(self.block)
 
     def sentence(self, block: int) -> str:

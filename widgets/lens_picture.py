@@ -13,9 +13,10 @@ from sevlab_widgets.png import png
 if TYPE_CHECKING:
     from sevlab_widgets.lens import Lens
 
-BLOCK, ROW = 16, 8
+BLOCK, ROW, LINE = 16, 8, 64
+BOLD = 1.24  # how much wider bold letters are than width_of says
 THIN = "stroke-width:1"
-HEIGHTS = {"S": 130, "M": 278, "L": 470}
+HEIGHTS = {"S": 130, "M": 278, "L": 480}
 GREYS = [f"#{level:02x}{level:02x}{level:02x}" for level in range(0, 256, 17)]
 
 
@@ -35,30 +36,38 @@ def columns_of(lens: Lens, width: int, size: str) -> Columns:
     """The layout for a stage of `width` px."""
     want = min(len(lens.eyes), {"S": 1, "M": 3, "L": 5}[size]) or 1
     found = None
-    for type_ in {"S": (11.0, 10.0), "M": (12.0, 11.5, 11.0, 10.5), "L": (16.0, 15.0, 14.0, 13.0, 12.0)}[size]:
+    for type_ in {"S": (11.0, 10.0), "M": (12.0, 11.5, 11.0, 10.5, 10.0), "L": (16.0, 15.0, 14.0, 13.0, 12.0)}[size]:
         wide, gutter = _wide(type_), 6.5 * type_ * 0.602
         found = type_, wide, gutter
-        if gutter + want * wide <= width + 8:
+        if gutter + want * wide <= width + _over(type_):
             break
     assert found is not None
     type_, wide, gutter = found
-    count = max(1, min(want, int((width + 8 - gutter) // wide)))
-    wide = min(1.12 * wide, (width + 8 - gutter) / count)
+    count = max(1, min(want, int((width + _over(type_) - gutter) // wide)))
+    while count < want and type_ < 14 and gutter * (1 + 1 / type_) + count * _wide(type_ + 1) <= width + _over(type_ + 1):
+        type_ += 1.0  # not all of them fit: then those that do are as large as they can be
+        wide, gutter = _wide(type_), 6.5 * type_ * 0.602
+    wide = min(1.12 * wide, (width + _over(type_) - gutter) / count)
     first = max(0, min(lens.eye - count + 1, len(lens.eyes) - count)) if lens.eye >= count else 0
     tabs = 1.75 * type_ + 2 if count < len(lens.eyes) else 0
     head = tabs + (1.55 if size == "S" and tabs else 2.45) * type_
-    return Columns(type_, round(2.42 * type_), wide, count, first, gutter, head)
+    return Columns(type_, round((2.42 if size == "S" else 2.5) * type_), wide, count, first, gutter, head)
+
+
+def _over(type_: float) -> float:
+    """How much of the gap behind the last column may lie outside."""
+    return 0.75 * type_ - 2
 
 
 def _wide(type_: float) -> float:
-    return (23 + 1.6 + 8 + 4.4) * type_ * 0.602
+    return (23 + 1.6 + 8 + 3.0) * type_ * 0.602
 
 
 def visible(lens: Lens, width: int, size: str) -> int:
     """How many blocks are in view."""
     columns = columns_of(lens, width, size)
     most = {"S": 3, "M": 8, "L": 16}[size]
-    return max(1, min(most, lens.blocks, int((HEIGHTS[size] - columns.head - 3) // columns.pitch)))
+    return max(1, min(most, lens.blocks, int((HEIGHTS[size] - columns.head - 2) // columns.pitch)))
 
 
 class LensPicture:
@@ -81,10 +90,14 @@ class LensPicture:
     def _tabs(self) -> float:
         """All eyes in a row, where not all of them fit: one is chosen by selecting it."""
         x, high = 1.0, self.c.type * 1.75
-        room = (self.width - 2) / len(self.lens.eyes)
+        wides = [width_of(eye.name, self.c.type) * 1.2 + 22 for eye in self.lens.eyes]
+        left = self.width - 2
+        for count, at in zip(range(len(wides), 0, -1), sorted(range(len(wides)), key=wides.__getitem__), strict=True):
+            wides[at] = min(wides[at], left / count)  # the short ones as they are, the long ones share what is left
+            left -= wides[at]
         for index, eye in enumerate(self.lens.eyes):
             shown = self.c.first <= index < self.c.first + self.c.count
-            wide = min(room, width_of(eye.name, self.c.type) * 1.16 + 22)
+            wide = wides[index]
             with self.svg.item(eye.name, say=f"{eye.name}: select it to look through this eye."):
                 self.svg.rect(x + 0.5, 0.5, wide - 5, high - 3, "box" if shown else "void", rx=3)
                 self.svg.text(
@@ -92,7 +105,7 @@ class LensPicture:
                     high * 0.66,
                     eye.name,
                     "middle bold" if shown else "middle soft",
-                    room=wide - 8,
+                    room=(wide - 10) / 1.1,
                     size=self.c.type,
                 )
             x += wide
@@ -105,9 +118,9 @@ class LensPicture:
         if party is not None:
             self.svg.letter(left, y, party.letter, party.colour, type_ * 1.3)
             left += type_ * 1.75
-        name = fit(eye.name, wide - (left - x), type_) or eye.name
+        name = fit(eye.name, (wide - (left - x) - (36 if eye.xray else 0)) / BOLD, type_) or eye.name
         self.svg.text(left, y + type_, name, "bold", size=type_)
-        after = left + width_of(name, type_) * 1.16 + 8
+        after = left + width_of(name, type_) * BOLD + 8
         if eye.note:
             self.svg.text(after, y + type_, eye.note, "soft", room=x + wide - after - (36 if eye.xray else 0), size=type_ * 0.92)
 
@@ -130,7 +143,7 @@ class LensPicture:
 
     def _column(self, index: int, x: float, tabs: float, y: float, blocks: range) -> None:
         lens, c, sight = self.lens, self.c, self.lens.sights[index]
-        eye, wide = lens.eyes[index], c.wide - 1.3 * c.type
+        eye, wide = lens.eyes[index], c.wide - 0.75 * c.type
         if self.size == "S" and tabs:
             self.svg.text(x + 6, tabs + 0.98 * c.type, eye.note, "soft", size=c.type * 0.95)
         else:
@@ -153,9 +166,10 @@ class LensPicture:
                 self.svg.rect(x, base - 1, wide, c.pitch, "bare")
                 if block in changed:
                     self.svg.rect(x, base, 3, c.pitch - 2, "fill", fill=VERMILION)
-                self._block(lens.block_of(index, block) or b"", x + 6, base)
-                if block * BLOCK // 64 * 64 in sight.dirty:
-                    self.svg.add("circle", "fill edge", cx=x + wide - 6, cy=base + c.pitch / 2 - 1, r=3, fill=ORANGE)
+                self._block(lens.block_of(index, block), x + 6, base)
+                first = block * BLOCK % LINE == 0 or block == blocks.start  # of its line, or of what is in view of it
+                if first and block * BLOCK // LINE * LINE in sight.dirty:
+                    self.svg.add("circle", "fill edge", cx=x + wide - 4.5, cy=base + c.pitch / 2 - 1, r=3, fill=ORANGE)
             self.svg.line(x + 2, base + c.pitch - 1.5, x + wide - 2, base + c.pitch - 1.5, "rule")
         if lens.block in blocks:
             base = y + (lens.block - blocks.start) * c.pitch
@@ -175,7 +189,10 @@ class LensPicture:
             base = y + (lens.carried[1] - blocks.start) * c.pitch
             self.svg.rect(x + 1, base - 1, wide - 2, c.pitch - 0.5, "broken", rx=3, pointer_events="none")
 
-    def _block(self, data: bytes, x: float, y: float) -> None:
+    def _block(self, data: bytes | None, x: float, y: float) -> None:
+        if data is None:
+            self.svg.text(x, y + 1.5 * self.c.type, "nothing", "soft", size=self.c.type * 0.95)
+            return
         unit = self.c.type * 0.602
         for half in range(0, len(data), ROW):
             part, base = data[half : half + ROW], y + self.c.type * (0.97 + 1.15 * (half // ROW))
@@ -197,6 +214,7 @@ class LensPicture:
                 x + 1, y, wide - 2, high - 3, "hatch" if not closed else "bare", **({"opacity": 0.25} if not closed else {})
             )
             lines = ["closed: Enter opens it", "and leaves a row in the trace"] if closed else _wrap(why, wide - 30, self.c.type)
+            lines = lines[: max(1, int(high // (1.4 * self.c.type)))]  # a strip may be one line high
             for number, line in enumerate(lines):
                 at = y + high / 2 + (number - len(lines) / 2 + 0.8) * self.c.type * 1.4
                 self.svg.text(x + wide / 2, at, line, "middle soft" if closed else "middle", size=self.c.type)
@@ -234,7 +252,7 @@ class LensPicture:
                 height=high,
                 href=self._image(index, delta),
                 preserveAspectRatio="none",
-                style_="image-rendering:auto" if lens.blocks * BLOCK // lens.across > high else None,
+                style_="image-rendering:auto" if not delta and lens.blocks * BLOCK // lens.across > high else None,
             )
         self._edge(x - 1, y - 1, wide + 2, high + 2)
         if eye.xray:

@@ -10,12 +10,13 @@ opens what `on_illegal(diagram, command, token)` opens.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from sevlab_widgets.drawing import Choice, Drawing
 from sevlab_widgets.frame import Table
 from sevlab_widgets.machine_picture import MachinePicture
 from sevlab_widgets.picture import Svg
+from sevlab_widgets.words import named
 
 MOVES = 6  # the newest moves of a token that are listed
 ALL = "all"
@@ -31,12 +32,16 @@ class State(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """A command that leads from one state to another, or stays; `note` is what no table says."""
+    """A command that leads from one state to another, or stays; `note` is what no table says.
+
+    `elsewhere` says that this machine has no such step, and which has: it can never be given here.
+    """
 
     source: str
     target: str
     command: str
     note: str = ""
+    elsewhere: str = ""
 
 
 class Diagram(NamedTuple):
@@ -61,7 +66,13 @@ class Token(NamedTuple):
 class Machine(Drawing):
     """State machines, and who is where."""
 
-    KEYS = (("← → ↑ ↓", "from state to command to state"), ("Home End", "first, last"), ("Enter", "give the command"))
+    FILES: ClassVar[tuple[str, ...]] = ("machine",)
+    MAKER: ClassVar[str] = "machine"
+    KEYS = (
+        ("← → ↑ ↓", "from state to command to state"),
+        ("Home End", "first, last"),
+        ("Enter, click", "give the command, or see who would refuse it"),
+    )
 
     def __init__(
         self,
@@ -149,10 +160,21 @@ class Machine(Drawing):
         said += f" {len(stays)} commands keep this state: {', '.join(stays)}." if stays else ""
         return said + (f" Last: {'; '.join(moves[-MOVES:])}." if moves else "")
 
+    @staticmethod
+    def key_of(diagram: Diagram, edge: Edge) -> str:
+        """An arrow's key: a command that this machine has not leads to another state, and is no command to press."""
+        return f"{diagram.name}/{edge.source}/{edge.command}" + (f" to {edge.target}" if edge.elsewhere else "")
+
+    def legal(self, diagram: Diagram, edge: Edge) -> bool:
+        """Whether the command may be given now: somebody is where it begins, and this machine has the step."""
+        return bool(self.at(diagram, edge.source)) and not edge.elsewhere
+
     def say_edge(self, diagram: Diagram, edge: Edge) -> str:
         """A command in a sentence, and if it may not be given now, why."""
         said = f"{edge.command}: {edge.source} to {edge.target}{f'; {edge.note}' if edge.note else ''}."
-        if self.at(diagram, edge.source):
+        if edge.elsewhere:
+            return f"{said} Never here: {edge.elsewhere}."
+        if self.legal(diagram, edge):
             return f"{said} It may be given now." + (" Enter gives it." if self.on_command else "")
         others = [token for token in self.tokens if token.diagram == diagram.name]
         where = f"{others[0].name} is in {others[0].state}" if len(others) == 1 else "nobody is there"
@@ -163,7 +185,7 @@ class Machine(Drawing):
         for diagram in self.diagrams:
             states = [(state.name, self.crowd(diagram, state.name)) for state in diagram.states]
             inside = [
-                f"{count} in {name}" if count > 1 else f"{self.at(diagram, name)[0].name} in {name}"
+                f"{count if count > 1 else self.at(diagram, name)[0].name} {'' if name.startswith('in ') else 'in '}{name}"
                 for name, count in states
                 if count
             ]
@@ -179,17 +201,25 @@ class Machine(Drawing):
         rows: list[list[Any]] = []
         for diagram in self.diagrams:
             for edge in diagram.edges:
-                now = "" if not self.at(diagram, edge.source) else "yes"
+                now = "yes" if self.legal(diagram, edge) else ""
                 rows.append([diagram.name, edge.source, edge.command, edge.target, now, self.crowd(diagram, edge.source)])
         return ["machine", "state", "command", "next state", "may be given now", "tokens"], rows
 
     # ------------------------------------------------- hand and keyboard
 
+    def find(self, words: str) -> Any:
+        keys = [f"{diagram.name}/{state.name}" for diagram in self.diagrams for state in diagram.states]
+        edges = [(diagram, edge) for diagram in self.diagrams for edge in diagram.edges if edge.source != edge.target]
+        edges.sort(key=lambda one: not self.at(one[0], one[1].source))  # what may be given now comes first
+        keys += [self.key_of(diagram, edge) for diagram, edge in edges]
+        return named(words, keys, words)
+
     def act(self, key: str) -> None:
         name, _, rest = key.partition("/")
         source, _, command = rest.partition("/")
         diagram = next((diagram for diagram in self.diagrams if diagram.name == name), None)
-        if diagram is None or not command or self.entry is not None:
+        known = diagram is not None and any((edge.source, edge.command) == (source, command) for edge in diagram.edges)
+        if diagram is None or not known or self.entry is not None:
             return
         tokens = self.at(diagram, source)
         if tokens:

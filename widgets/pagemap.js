@@ -14,7 +14,7 @@ function pagemap(ui) {
   const grid = new Grid();
   ui.stage.append(canvas);
   let pages = null, map = null; // the data, and what else the last full message said
-  let cursor = 0, hover = -1, filter = 0, lit = null;
+  let cursor = 0, hover = -1, filter = 0, pinned = false, lit = null;
   let touched = false; // the reader has moved: the view stays where it was put
   let box = {}; // where grid, names and strip lie (px), and the colours of the theme
   let flashes = []; // [first, end, when]
@@ -24,7 +24,7 @@ function pagemap(ui) {
     const small = ui.size === "S", type = ui.size === "L" ? 1.35 : 1;
     const sans = `${12 * type}px ${getComputedStyle(ui.stage).fontFamily}`, mono = `${12 * type}px ${ui.colour("--sl-mono")}`;
     const measure = (text, font) => { ctx.font = font; return Math.ceil(ctx.measureText(text).width); };
-    const gutter = small ? 0 : measure(hex((map.first + pages.count) * 4096), mono) + 8;
+    const gutter = small ? 0 : measure(hex((numberOf(map, pages.count - 1) + 1) * 4096), mono) + 8;
     const names = small ? 0 : Math.max(0, ...map.regions.map(([, , name]) => Math.min(140, measure(name, sans) + 14)));
     const strip = small || pages.count < 256 ? 0 : Math.round(18 * type);
     const room = ui.width - gutter - names - (strip ? strip + 14 : 2);
@@ -81,7 +81,7 @@ function pagemap(ui) {
         const a = ((grid.top + row) * cols + col) * each, b = Math.min(a + each, pages.count);
         if (a >= pages.count) return;
         const [mask, pins] = each === 1 ? [1 << pages.rank[a], pages.pins[a]] : pages.look(a, b);
-        const wanted = filter ? mask & filter : mask, faded = !wanted || (lit !== null && !pages.has(lit, a, b));
+        const wanted = filter ? mask & filter : mask, faded = !wanted || (pinned && !(pins && pages.held(wanted, a, b))) || (lit !== null && !pages.has(lit, a, b));
         const rank = severest(wanted || mask), left = grid.x(col), size = grid.x(col + 1) - left - gap, y = box.y + row * high;
         fill(rank, faded, box.x + left, y, size, high - gap);
         if (!faded) details(kindOf(rank), pins, box.x + left, y, size, Math.floor(cell)); // all cells of a level alike
@@ -124,10 +124,11 @@ function pagemap(ui) {
     const every = Math.min(ROWS_A_LABEL, 2 ** Math.ceil(Math.log2((1.6 * line) / high) + 0.5));
     const rows = Math.min(grid.rows, grid.rowsOf() - grid.top);
     for (let row = 0, below = -line; row < rows; row++) {
-      const round = (grid.top + row) % every === 0, y = box.y + row * high + high / 2;
+      const first = (grid.top + row) * cols * each, place = map.places.find(([at]) => at && at >= first && at < first + cols * each); // the numbers jump
+      const round = (grid.top + row) % every === 0 || place, y = box.y + row * high + high / 2;
       if (!round && !(row === 0 && (every - (grid.top % every)) * high > 1.5 * line)) continue;
       const at = Math.min(box.tall - line / 2, Math.max(line / 2, y));
-      if (at - below >= line) ctx.fillText(hex((map.first + (grid.top + row) * cols * each) * 4096), box.gutter - 8, (below = at));
+      if (at - below >= line) ctx.fillText(hex(numberOf(map, place ? place[0] : first) * 4096), box.gutter - 8, (below = at));
     }
   }
 
@@ -167,8 +168,8 @@ function pagemap(ui) {
     const { cols, pages: each } = grid.level, tall = box.tall - 2, buckets = Math.floor(tall / 2), screen = grid.rows * cols * each;
     for (let i = 0; i < buckets; i++) {
       const a = Math.floor((i * pages.count) / buckets), b = Math.floor(((i + 1) * pages.count) / buckets);
-      const [mask] = pages.look(Math.min(a, pages.count - 1), Math.max(a + 1, b)), wanted = filter ? mask & filter : mask;
-      fill(severest(wanted || mask), !wanted, box.side, 1 + 2 * i, box.strip, 2);
+      const [mask, pins] = pages.look(Math.min(a, pages.count - 1), Math.max(a + 1, b)), wanted = filter ? mask & filter : mask;
+      fill(severest(wanted || mask), !wanted || (pinned && !pins), box.side, 1 + 2 * i, box.strip, 2);
     }
     if (screen >= pages.count) return;
     const from = (grid.top * cols * each * tall) / pages.count, size = Math.max(6, (screen * tall) / pages.count);
@@ -233,15 +234,17 @@ function pagemap(ui) {
 
   function legend() {
     if (!chips) {
-      const count = h("b"), pin = h("span", { class: "sl-key sl-still" }, h("span", { class: "sl-swatch sl-tick", "aria-hidden": "true" }), h("span", { text: "pinned" }), count);
+      const count = h("b"), toggle = () => { pinned = !pinned; ui.paint(); };
+      const pin = h("button", { type: "button", class: "sl-key", title: "Show pinned pages only", onclick: toggle }, h("span", { class: "sl-swatch sl-tick", "aria-hidden": "true" }), h("span", { text: "pinned" }), count);
       chips = [...pages.kinds.map(chip), { element: pin, count }];
       ui.foot.replaceChildren(...chips.map((one) => one.element));
     }
     const numbers = [...pages.counts, pages.pinned];
     chips.forEach(({ element, count }, code) => {
       const on = Boolean(filter & (1 << pages.rankOf[code])) && code < pages.kinds.length;
-      if (code < pages.kinds.length) element.setAttribute("aria-pressed", on);
-      element.hidden = !numbers[code] && !on;
+      const pressed = code < pages.kinds.length ? on : pinned;
+      element.setAttribute("aria-pressed", pressed);
+      element.hidden = !numbers[code] && !pressed;
       if (count.textContent !== many(numbers[code])) count.textContent = many(numbers[code]);
     });
   }

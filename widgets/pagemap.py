@@ -17,17 +17,19 @@ from typing import Any, ClassVar
 import numpy as np
 import traitlets as t
 from sevlab_widgets import runs
-from sevlab_widgets.frame import Frame, Message, Table, facts_of
+from sevlab_widgets.folding import Folding, Region, Run
+from sevlab_widgets.frame import Frame, Message, Table
 from sevlab_widgets.history import History
 from sevlab_widgets.palette import EMPTY, PAGES, Kind, ink
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.png import png
+from sevlab_widgets.words import facts_of
 
 PAGE = 4096
 KINDS = 15  # kinds a map can tell apart: four bits of the static picture, less one for the ground
 COLUMNS, LINES = 128, 56  # cells of the static picture, at most
 
-Look = tuple[int, Sequence[tuple[int, int, int, int, int]], Sequence[tuple[int, int, str]]]  # count, runs, regions
+Look = tuple[int, Sequence[Run], Sequence[Region]]  # count, runs, regions
 
 
 class PageMap(Frame):
@@ -39,7 +41,8 @@ class PageMap(Frame):
     memory slots, or whatever has a border. `owners` gives owners a name, `word` says what
     an owner is. `on_enter(page)` is what Enter and a double click do. `look(host)` answers with
     (count, runs, regions) of the host as it is or was, a run being (first, count, state, owner, pins):
-    it is asked once a frame, after something has happened.
+    it is asked once a frame, after something has happened. With `folded` only the pages of its regions are drawn,
+    one region behind the other: what lies between two memory slots is no memory.
 
     Raises ValueError for a code without a kind, and for more than fifteen kinds.
     """
@@ -67,16 +70,17 @@ class PageMap(Frame):
         pins: Any = 0,
         kinds: Sequence[Kind] = PAGES,
         first: int = 0,
-        regions: Sequence[tuple[int, int, str]] = (),
+        regions: Sequence[Region] = (),
         owners: Mapping[int, str] | None = None,
         word: str = "owner",
         title: str = "memory",
         on_enter: Any = None,
         look: Callable[[Any], Look] | None = None,
+        folded: bool = False,
         **keywords: Any,
     ) -> None:
         if look is not None:
-            count = max(1, look(keywords.get("host"))[0])
+            count = 1 if folded else max(1, look(keywords.get("host"))[0])
         states = np.zeros(count or 0, np.uint8) if states is None else np.asarray(states)
         if not states.size:
             raise ValueError("a map needs at least one page: give it states, or a count")
@@ -100,6 +104,8 @@ class PageMap(Frame):
         self._whole = False
         self._history: History | None = None
         self._look, self._old = look, look is not None
+        self._folded = folded and look is not None
+        self.folding = Folding()
         super().__init__(title=title, **keywords)
         self._catch_up()
 
@@ -160,7 +166,7 @@ class PageMap(Frame):
             self._dirty += runs.differences(before, self.columns)
         self.mark()
 
-    def border(self, regions: Sequence[tuple[int, int, str]]) -> None:
+    def border(self, regions: Sequence[Region]) -> None:
         """Replace the regions: (first, count, name)."""
         with self.lock:
             self.regions = list(regions)
@@ -202,11 +208,15 @@ class PageMap(Frame):
         self._old = False
         host = self.host if self.entry is None else self.host.at(self.entry)
         count, rows, regions = self._look(host)
-        if count > self.count:
-            self.columns = runs.grown(self.columns, count)
-            self._whole = True
+        if self._folded:
+            self.folding = self.folding if list(regions) == self.folding.asked else Folding(regions)
+            count, rows, regions = max(1, self.folding.count), self.folding.inside(rows), self.folding.regions
         if list(regions) != self.regions:
             self.regions, self._whole = list(regions), True
+        if count > self.count or (self._folded and count < self.count):
+            state, owner, pins = (column[:count] for column in self.columns)
+            self.columns = runs.grown((state, owner, pins), count)
+            self._whole = True
         before, self.columns = self.columns, runs.blank(self.count)
         for first, length, *values in rows:
             for column, value in zip(self.columns, values, strict=True):
@@ -235,6 +245,7 @@ class PageMap(Frame):
             fields = {
                 "count": self.count,
                 "first": self.first,
+                "places": self.folding.places,
                 "kinds": void,
                 "regions": self.regions,
                 "owners": self.owners,
@@ -260,7 +271,7 @@ class PageMap(Frame):
 
     def got_enter(self, view: str, page: int) -> None:
         """Enter, or a double click."""
-        self.on_enter and self.call("Enter", self.on_enter, int(page))
+        self.call("Enter", self.on_enter, self.folding.number(int(page)))
 
     # ------------------------------------------------- in words and without a front end
 
@@ -281,7 +292,8 @@ class PageMap(Frame):
         if pins:
             parts.append(f"pinned {pins:,} times" if pins > 1 else "pinned")
         parts += [name for first, count, name in self.regions if first <= page < first + count]
-        return f"Page {self.first + page:#x} at {(self.first + page) * PAGE:#x}: {', '.join(parts)}."
+        number = self.first + self.folding.number(page)
+        return f"Page {number:#x} at {number * PAGE:#x}: {', '.join(parts)}."
 
     def describe(self) -> str:
         said = [f"{' · '.join([self.title, *self.facts])}: {self.count:,} pages ({size_of(self.count)})."]
@@ -306,9 +318,9 @@ class PageMap(Frame):
         rows = zip(first, length, owner, pins, kinds, strict=True)
         return heads, [
             [
-                f"{self.first + a:#x}",
+                f"{self.first + self.folding.number(a):#x}",
                 n,
-                f"{(self.first + a) * PAGE:#x}",
+                f"{(self.first + self.folding.number(a)) * PAGE:#x}",
                 kind.letter,
                 kind.name,
                 self.owners.get(who, who) if who else "",

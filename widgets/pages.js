@@ -117,6 +117,12 @@ class Pages {
     return false;
   }
 
+  // Whether a page of one of these ranks is pinned.
+  held(mask, a, b) {
+    for (let page = a; page < b; page++) if (this.pins[page] && mask & (1 << this.rank[page])) return true;
+    return false;
+  }
+
   // The kinds that are not the least severe lie between these pages.
   extent() {
     const ground = this.rank.length ? 1 << this.rankOf[0] : 0;
@@ -140,6 +146,12 @@ class Pages {
 const hex = (number) => "0x" + number.toString(16);
 const many = (number) => number.toLocaleString("en-US");
 
+// The number of a page of the map: where regions are folded behind one another, the numbers jump.
+function numberOf(map, page) {
+  const [at, number] = map.places.findLast(([at]) => at <= page);
+  return map.first + number + page - at;
+}
+
 // What a reader is told of pages a to b - 1; pagemap.py says the same of one page.
 function sentence(pages, map, a, b) {
   if (b - a === 1) {
@@ -148,7 +160,8 @@ function sentence(pages, map, a, b) {
     if (owner) parts.push(`${map.word} ${map.owners[owner] ?? owner}`);
     if (pins) parts.push(pins > 1 ? `pinned ${many(pins)} times` : "pinned");
     for (const [first, count, name] of map.regions) if (first <= a && a < first + count) parts.push(name);
-    return `Page ${hex(map.first + a)} at ${hex((map.first + a) * 4096)}: ${parts.join(", ")}.`;
+    const number = numberOf(map, a);
+    return `Page ${hex(number)} at ${hex(number * 4096)}: ${parts.join(", ")}.`;
   }
   const counts = new Map();
   let pinned = 0;
@@ -160,5 +173,5 @@ function sentence(pages, map, a, b) {
     const kind = pages.kinds[pages.codeOf[rank]];
     return `${kind.letter} ${kind.name} ${many(count)}`;
   });
-  return `Pages ${hex(map.first + a)} to ${hex(map.first + b - 1)} (${many(b - a)}): ${parts.join(", ")}${pinned ? `; ${many(pinned)} pinned` : ""}.`;
+  return `Pages ${hex(numberOf(map, a))} to ${hex(numberOf(map, b - 1))} (${many(b - a)}): ${parts.join(", ")}${pinned ? `; ${many(pinned)} pinned` : ""}.`;
 }

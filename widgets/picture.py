@@ -46,6 +46,20 @@ def fit(text: str, room: float, size: float = 12) -> str:
     return short.rstrip() + "…" if len(short) > 1 else ""
 
 
+def wrap(text: str, room: float, size: float = 12, most: int = 2) -> list[str]:
+    """`text` in at most so many lines of `room` px each; an ellipsis where there was more."""
+    lines: list[str] = []
+    for word in text.split():
+        longer = f"{lines[-1]} {word}" if lines else word
+        if lines and width_of(longer, size) <= room:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines[most - 1] = fit(" ".join(lines[most - 1 :]), room, size) or "…"
+    return [line if width_of(line, size) <= room else fit(line, room, size) for line in lines[:most]]
+
+
 def _number(value: Any) -> str:
     return f"{value:.1f}".removesuffix(".0") if isinstance(value, float) else str(value)
 
@@ -102,11 +116,11 @@ class Svg:
             style_=f"fill:{ink(colour)}",
         )
 
-    def tag(self, x: float, y: float, text: str) -> None:
+    def tag(self, x: float, y: float, text: str, scale: float = 1) -> None:
         """A known defect of what is modelled, as "as shipped, see J26": neither the reader's mistake nor ours."""
-        width = width_of(text, 11) + 12
-        self.rect(x, y - 11, width, 15, "defect", rx=7)
-        self.text(x + 6, y, text, size=11)
+        width = (width_of(text, 11) + 12) * scale
+        self.rect(x, y - 11 * scale, width, 15 * scale, "defect", rx=7 * scale)
+        self.text(x + 6 * scale, y, text, size=11 * scale)
 
     def xray(self, x: float, y: float, width: float, height: float) -> None:
         """A dashed frame with the word x-ray: around what real hardware shows to nobody."""
@@ -137,9 +151,9 @@ class Svg:
         self.parts.append("</g>")
 
     def __str__(self) -> str:
-        """The picture for a live widget, whose page has the style sheet."""
+        """The picture for a live widget, whose page has the style sheet and the DEFS, once."""
         w, h = _number(self.width), _number(self.height)
-        return f'<svg xmlns="{XMLNS}" width="{w}" height="{h}" viewBox="0 0 {w} {h}">{DEFS}{"".join(self.parts)}</svg>'
+        return f'<svg xmlns="{XMLNS}" width="{w}" height="{h}" viewBox="0 0 {w} {h}">{"".join(self.parts)}</svg>'
 
     def file(self, title: str = "", notes: Sequence[str] = ()) -> str:
         """The picture as a file of its own: style sheet, white ground, title above, `notes` below."""

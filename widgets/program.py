@@ -7,10 +7,13 @@ stays small when it is saved and the text crosses the wire once a page.
 from __future__ import annotations
 
 import hashlib
+import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
+
+from sevlab_widgets.picture import DEFS
 
 HERE = Path(__file__).parent
 
@@ -30,7 +33,8 @@ def _text(names: Iterable[str], kind: str) -> str:
 def program(names: Iterable[str], maker: str) -> Program:
     """The program of the files `names`, in their order; `maker` is the function among them that makes the picture."""
     names = list(names)
-    texts = [f"{_text(names, 'js')}\nexport const render = frame({maker});\n", _text(names, "css")]
+    script = f"const DEFS = {json.dumps(DEFS)};\n{_text(names, 'js')}\nexport const render = frame({maker});\n"
+    texts = [script, _text(names, "css")]
     hash_ = hashlib.sha256("".join(texts).encode()).hexdigest()[:12]
     loader = (HERE / "loader.js").read_text().replace("@HASH@", hash_)
     return Program(loader, hash_, [zlib.compress(text.encode(), 9) for text in texts])

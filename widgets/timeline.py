@@ -9,15 +9,17 @@ usable, nothing is free. A flush is a line through all rows, since it serves all
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import traitlets as t
 from sevlab_widgets.drawing import Choice, Drawing
-from sevlab_widgets.frame import Table, facts_of
+from sevlab_widgets.frame import Table
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.slots import MIRROR, STEPS, USED, WAITING, Bar, Flush, Fold, Refusal, Slots, When
-from sevlab_widgets.timeline_picture import TimelinePicture, duration
+from sevlab_widgets.timeline_picture import TimelinePicture, duration, swatch
+from sevlab_widgets.words import facts_of
 
 
 class AsidTimeline(Drawing):
@@ -25,6 +27,7 @@ class AsidTimeline(Drawing):
 
     `on_select(key)` is told which VM was selected; `on_move(key, start)`, when given, makes
     the bars draggable along the axis: `start` is where the bar was let go, in units of the axis.
+    `unit` names the steps of slots that were made by hand, as "tick": then their `When.n` counts those, and there is no other axis.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("timeline",)
@@ -34,9 +37,18 @@ class AsidTimeline(Drawing):
     slot = t.Int(None, allow_none=True, help="the slot of the selected bar")
 
     def __init__(
-        self, slots: Slots, *, on_move: Callable[[str, int], Any] | None = None, title: str = "key slots", **keywords: Any
+        self,
+        slots: Slots,
+        *,
+        on_move: Callable[[str, int], Any] | None = None,
+        unit: str = "",
+        title: str = "key slots",
+        **keywords: Any,
     ) -> None:
         self.slots = slots
+        self.unit = unit
+        if unit:
+            self.choices = ()
         self.on_move = on_move
         self._fold: Fold | None = None
         super().__init__(title=title, **keywords)
@@ -70,8 +82,8 @@ class AsidTimeline(Drawing):
 
     @property
     def by_entry(self) -> bool:
-        """Whether the axis counts journal entries, not virtual time."""
-        return self.chosen["axis"] == "entries"
+        """Whether the axis counts journal entries (or steps of a unit of its own), not virtual time."""
+        return bool(self.unit) or self.chosen["axis"] == "entries"
 
     @property
     def end(self) -> When:
@@ -84,12 +96,24 @@ class AsidTimeline(Drawing):
 
     def legend(self) -> list[tuple[Svg, str]]:
         marks = []
-        for what in (USED, MIRROR, WAITING, "flush", "refused"):
-            svg = Svg(18, 18)
-            TimelinePicture.swatch(svg, what)
-            marks.append(
-                (svg, {WAITING: "given back, not yet usable", "flush": "flush", "refused": "launch refused"}.get(what, what))
-            )
+        words = {
+            USED: USED,
+            MIRROR: MIRROR,
+            WAITING: "waiting for a flush",
+            "flush": "flush",
+            "failed": "flush that failed",
+            "refused": "launch refused",
+        }
+        met = {
+            MIRROR: any(bar.what == MIRROR for bar in self.slots.bars),
+            "failed": any(flush.error for flush in self.slots.flushes),
+            "refused": bool(self.slots.refusals),
+        }
+        for what, said in words.items():
+            if met.get(what, True):
+                svg = Svg(18, 18)
+                swatch(svg, what)
+                marks.append((svg, said))
         return marks
 
     @property
@@ -128,6 +152,8 @@ class AsidTimeline(Drawing):
 
     def moment(self, when: When) -> str:
         """A moment in words."""
+        if self.unit:
+            return f"{self.unit} {when.n}"
         return f"entry {when.n} ({duration(when.t)})" if when.n and when.t else f"entry {when.n}" if when.n else duration(when.t)
 
     def describe(self) -> str:
@@ -146,7 +172,8 @@ class AsidTimeline(Drawing):
         return " ".join(said)
 
     def table(self) -> Table:
-        heads = ["slot", "kind", "state", "VM", "cgroup", "from entry", "to entry", "from ns", "to ns"]
+        step = self.unit or "entry"
+        heads = ["slot", "kind", "state", "VM", "cgroup", f"from {step}", f"to {step}", "from ns", "to ns"]
         rows = [
             [
                 bar.slot,
@@ -166,33 +193,46 @@ class AsidTimeline(Drawing):
             for f in self.slots.flushes
         ]
         rows += [
-            ["", "", f"refused: {r.answer}, {r.cause}", r.who, "", r.when.n, r.when.n, r.when.t, r.when.t]
+            ["", "", ", ".join(filter(None, (f"refused: {r.answer}", r.cause))), r.who, "", r.when.n, r.when.n, r.when.t, r.when.t]
             for r in self.slots.refusals
         ]
-        return heads, rows
+        rows += [
+            ["", label.partition(" ")[2], f"misc.current {count}", "", label.partition(" ")[0], at.n, "", at.t, ""]
+            for label, steps in sorted(self.slots.levels.items())
+            for at, count in steps[1:]
+        ]
+        return (heads, rows) if not self.unit else (heads[:-2], [row[:-2] for row in rows])
 
     # ------------------------------------------------- hand and keyboard
 
     @t.observe("selected")
-    def _chose(self, change: Any) -> None:
+    def _light(self, change: Any) -> None:
         bar = self.bar(change["new"])
         self.slot = bar.slot if bar else None
         self.mark()  # all bars of its VM are lit
 
     def bar(self, key: Any) -> Bar | None:
         """The bar of a key in the picture."""
-        return next((bar for i, bar in enumerate(self.slots.bars) if self.key(i) == key), None)
+        return dict(zip(self.bar_keys(), self.slots.bars, strict=True)).get(key)
+
+    def bar_keys(self) -> list[str]:
+        """The keys of all bars: VM, slot (a bar that is moved may change it) and what it is, with a number from the second on."""
+        found: list[str] = []
+        seen: Counter[str] = Counter()
+        for bar in self.slots.bars:
+            key = f"{bar.key}, {bar.what}" if self.on_move is not None else f"{bar.key}, slot {bar.slot}, {bar.what}"
+            seen[key] += 1
+            found.append(key if seen[key] == 1 else f"{key}, {seen[key]}")
+        return found
 
     def key(self, index: int) -> str:
-        """The key of a bar: the VM's, if that has but one, with what it is and where otherwise."""
-        bar = self.slots.bars[index]
-        return f"{bar.key}, slot {bar.slot}, {bar.what}, {bar.start.n or bar.start.t}"
+        """The key of a bar in the picture."""
+        return self.bar_keys()[index]
 
-    def got_select(self, view: str, value: Any) -> None:
-        self.selected = value
+    def chose(self, value: Any) -> None:
         bar = self.bar(value)
-        if bar is not None and self.on_select is not None:
-            self.on_select(bar.key)
+        if bar is not None:
+            super().chose(bar.key)
 
     def drop(self, key: str, dx: float, dy: float) -> None:
         bar = self.bar(key)

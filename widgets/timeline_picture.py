@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from sevlab_widgets.drawing import HEIGHTS
-from sevlab_widgets.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION, ink
+from sevlab_widgets.palette import BLUE, GREEN, ORANGE, PURPLE, SKY, ink
 from sevlab_widgets.picture import Svg, fit, width_of
 from sevlab_widgets.slots import MIRROR, STEPS, USED, WAITING, Bar, When
 
@@ -15,8 +15,10 @@ if TYPE_CHECKING:
 
 COLOURS = (BLUE, ORANGE, GREEN, PURPLE, SKY)
 ALL = 16  # up to so many slots every one has a row; of more, those that were ever used
-HEAD, AXIS, CROSSES, GRAPH = 18, 21, 16, 20  # heights, px at M
-GRAPHS = 4  # cgroups drawn at most
+HEAD, AXIS, CROSSES, GRAPH = 18, 21, 16, 19  # heights, px at M
+ROW, THIN = 15, 5  # a row is at least so high, and so much higher where mirrors share the slot
+WIDER = 1.08  # of a name in a bar: some faces are so much wider than `width_of` says
+GRAPHS = {"M": 2, "L": 4}  # cgroups drawn at most
 UNITS = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"), (1, "ns"))
 
 
@@ -26,14 +28,22 @@ def duration(ns: float) -> str:
     return f"{ns / unit:.3g} {name}" if ns else "0"
 
 
-def ticks(end: float, most: int) -> list[float]:
-    """Round numbers from 0 to `end`, at most `most` of them."""
+def ticks(end: float, most: int, least: float = 0) -> list[float]:
+    """Round numbers from 0 to `end`, at most `most` of them, not closer than `least`."""
     if end <= 0:
         return [0]
     rough = end / max(1, most - 1)
     size = 10 ** math.floor(math.log10(rough))
-    step = next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough)
+    step = max(least, next(size * factor for factor in (1, 2, 5, 10) if size * factor >= rough))
     return [i * step for i in range(int(end / step + 1e-9) + 1)]
+
+
+def tail(text: str, room: float, size: float) -> str:
+    """The end of `text` where it is too long: of a path that says most."""
+    short = text
+    while len(short) > 1 and width_of(f"…{short}", size) > room:
+        short = short[1:]
+    return text if width_of(text, size) <= room else f"…{short}"
 
 
 class TimelinePicture:
@@ -47,12 +57,14 @@ class TimelinePicture:
         self.size = size
         names = list(dict.fromkeys(bar.key for bar in self.slots.bars))
         self.colour = {key: COLOURS[i % len(COLOURS)] for i, key in enumerate(names)}
-        labels = [text for name, a, b in self.slots.groups for text in (name, f"{a} to {b}")] + [
-            label.partition(" ")[0] for label in self._graphs()
-        ]
+        self.keys = line.bar_keys()
+        self.mirrored = {bar.slot for bar in self.slots.bars if bar.what == MIRROR}
+        labels = [text for name, a, b in self.slots.groups for text in (name, f"{a} to {b}")]
+        labels += [self._purse(label) for label in self._graphs()]
         widest = max((width_of(text, 12.5) for text in labels), default=0)
         self.gutter = min(widest, 110) * self.type + 8  # where the numbers of the slots begin
-        self.left = round(self.gutter + 34 * self.type)
+        digits = max([len(str(self.slots.count))] + [len(self._level(label)) for label in self._graphs()])
+        self.left = round(self.gutter + (14 + 7.5 * max(2, digits)) * self.type)
         self.right = width - 6
         end = line.end
         self.began = bool(end.n if line.by_entry else end.t)
@@ -66,10 +78,10 @@ class TimelinePicture:
         """A moment on the axis, px."""
         return self.left + (when.n if self.line.by_entry else when.t) * self.scale
 
-    def rows(self) -> list[int | tuple[int, int]]:
-        """What has a row, from top to bottom: a slot, or a stretch of slots that were never used."""
+    def rows(self, tight: bool = False) -> list[int | tuple[int, int]]:
+        """What has a row, from top to bottom: a slot, or, of many and where it is `tight`, slots that were never used."""
         ever = {bar.slot for bar in self.slots.bars}
-        if self.slots.count <= ALL:
+        if self.slots.count <= ALL and not (tight and ever):
             return list(range(1, self.slots.count + 1))
         rows: list[int | tuple[int, int]] = []
         for _, first, last in self.slots.groups:
@@ -86,78 +98,97 @@ class TimelinePicture:
     # ------------------------------------------------- M and L
 
     def _history(self) -> Svg:
-        rows = self.rows()
         graphs = self._graphs()
         head, axis, crosses, graph = (
             round(part * self.type) for part in (HEAD, AXIS, CROSSES if self.slots.refusals else 0, GRAPH)
         )
-        room = HEIGHTS[self.size] - head - axis - crosses - graph * len(graphs)
-        high = max(13 * self.type, min(22 * self.type, room / max(1, len(rows))))
-        bottom = head + high * len(rows)
-        svg = Svg(self.width, bottom + axis + crosses + graph * len(graphs))
-        self._rows(svg, rows, head, high)
+        more = len(self.slots.levels) - len(graphs)
+        below = axis + crosses + graph * len(graphs) + (14 * self.type if more else 0)
+        room = HEIGHTS[self.size] - head - below
+        rows = self.rows()
+        if len(rows) * ROW * self.type > room:
+            rows = self.rows(tight=True)
+        high = max(ROW * self.type, min(22 * self.type, room / max(1, len(rows))))
+        tops = [head + 0.0]
+        for row in rows:
+            tops.append(tops[-1] + high + (THIN * self.type if row in self.mirrored else 0))
+        bottom = tops[-1]
+        svg = Svg(self.width, bottom + below)
+        self._rows(svg, rows, tops, high)
         self._axis(svg, bottom)
-        place = {slot: head + i * high for i, slot in enumerate(rows)}
-        for i, bar in enumerate(self.slots.bars):
-            if bar.what != MIRROR:
-                self._bar(svg, i, bar, place[bar.slot], high)
-        for i, bar in enumerate(self.slots.bars):
-            if bar.what == MIRROR:
-                self._bar(svg, i, bar, place[bar.slot], high)
+        place = dict(zip(rows, tops, strict=False))
+        for mirrors in (False, True):
+            for i, bar in enumerate(self.slots.bars):
+                if (bar.what == MIRROR) is mirrors:
+                    self._bar(svg, i, bar, place[bar.slot], high)
         self._flushes(svg, head, bottom)
         self._refusals(svg, bottom + axis)
         for i, label in enumerate(graphs):
             self._graph(svg, label, bottom + axis + crosses + i * graph, graph)
-        self._past(svg, head, bottom)
+        if more:
+            said = f"and {more} more cgroup{'s' * (more > 1)}, in the table"
+            svg.text(0, svg.height - 4 * self.type, said, "soft", size=12 * self.type)
+        self._past(svg, head, bottom, bottom + axis + crosses)
         return svg
 
-    def _rows(self, svg: Svg, rows: list[Any], head: float, high: float) -> None:
-        size = min(12 * self.type, high - 1)
+    def _rows(self, svg: Svg, rows: list[Any], tops: list[float], high: float) -> None:
+        size = 12 * self.type
         for name, first, last in self.slots.groups:
             mine = [i for i, row in enumerate(rows) if first <= (row if isinstance(row, int) else row[0]) <= last]
             if not mine:
                 continue
-            top, end = head + mine[0] * high, head + (mine[-1] + 1) * high
+            top, end = tops[mine[0]], tops[mine[-1] + 1]
             x = self.gutter
             svg.path(f"M{x + 4:.1f} {top + 2:.1f}H{x:.1f}V{end - 2:.1f}H{x + 4:.1f}", "line")
-            svg.text(0, top + 11 * self.type, name, "bold", size=12 * self.type)
-            if end - top >= 26 * self.type:
-                svg.text(0, top + 25 * self.type, f"{first} to {last}", "soft", size=12 * self.type)
+            svg.text(0, top + 12 * self.type, name, "bold", size=size)
+            if end - top >= 28 * self.type:
+                svg.text(0, top + 26 * self.type, f"{first} to {last}", "soft", size=size)
             if first != 1:
                 svg.line(0, top, self.right, top, "rule")
-        for i, row in enumerate(rows):
-            y = head + i * high
+        for row, y, end in zip(rows, tops, tops[1:], strict=False):
+            base = y + high / 2 + size * 0.36
             if isinstance(row, int):
-                svg.line(self.left, y + high - 0.5, self.right, y + high - 0.5, "rule")
-                svg.text(self.left - 6, y + high / 2 + size * 0.36, str(row), "soft end", size=size)
+                svg.line(self.left, end - 0.5, self.right, end - 0.5, "rule")
+                svg.text(self.left - 6, base, str(row), "soft end", size=size)
             else:
                 many = f"slots {row[0]} to {row[1]}: never used" if row[0] != row[1] else f"slot {row[0]}: never used"
-                svg.text(self.left + 4, y + high / 2 + size * 0.36, many, "soft", size=size)
+                svg.text(self.left + 4, base, many, "soft", size=size)
 
     def _bar(self, svg: Svg, index: int, bar: Bar, top: float, high: float) -> None:
         x, end = self.x(bar.start), self.x(bar.end) if bar.end else self.right
         width, inner = max(2.0, end - x), high - 3
+        thin = THIN * self.type if bar.slot in self.mirrored else 0
         lit = bar.key == self._lit
         drag = "x" if self.line.on_move is not None and bar.what == USED else None
         step = self.scale if self.scale >= 4 else None
-        with svg.item(self.line.key(index), say=self.line.say(bar), drag=drag, data_step=step, style="lit" if lit else ""):
-            if bar.what == MIRROR:
-                svg.rect(x + 3, top + inner * 0.7, max(2.0, width - 6), max(3.0, inner * 0.3), "fill edge", fill="#ffffff", rx=1)
+        with svg.item(self.keys[index], say=self.line.say(bar), drag=drag, data_step=step, style="lit" if lit else ""):
+            if bar.what == MIRROR:  # below the name of whose slot it is
+                svg.rect(x + 3, top + inner, max(2.0, width - 6), thin - 1, "fill edge", fill="#ffffff", rx=1)
                 return
             if bar.what == WAITING:
-                svg.rect(x + 0.5, top + 1.5, width - 1, inner - 1, "hatch")
+                svg.rect(x + 0.5, top + 1.5, width - 1, inner + thin - 1, "hatch")
                 return
             colour = self.colour[bar.key]
-            svg.rect(x + 0.5, top + 1.5, width - 1, inner - 1, "fill edge", fill=colour, rx=1)
+            svg.rect(x + 0.5, top + 1.5, width - 1, inner + thin - 1, "fill edge", fill=colour, rx=1)
             name = (
                 bar.name
                 + (f" · {bar.note}" if self.size == "L" and bar.note else "")
-                + (f" · {bar.group}" if self.size == "L" and bar.group else "")
+                + (f" · {bar.group}" if self.size == "L" and len(bar.group) > 1 else "")
             )
             size = min(12 * self.type, inner - 1)
-            shown = fit(name, width - 8, size) or fit(bar.name, width - 8, size)
-            if shown:
-                svg.text(x + 5, top + 1 + inner / 2 + size * 0.35, shown, style_=f"fill:{ink(colour)}", size=size)
+            clear = [(text, self._clear(x + 5, width_of(text, size) * WIDER)) for text in dict.fromkeys((name, bar.name))]
+            for text, at in [*clear, (bar.name, x + 5)]:  # rather crossed by a flush than cut
+                shown = fit(text, (end - at - 3) / WIDER, size)
+                if shown == text or (shown and at == x + 5 and text == bar.name):
+                    svg.text(at, top + 1 + inner / 2 + size * 0.35, shown, style_=f"fill:{ink(colour)}", size=size)
+                    break
+
+    def _clear(self, x: float, wide: float) -> float:
+        """From `x` on, the first place where a text of this width is crossed by no flush."""
+        for line in sorted(self.x(flush.when) for flush in self.slots.flushes):
+            if x - 3 < line < x + wide + 2:
+                x = line + 5
+        return x
 
     @property
     def _lit(self) -> str:
@@ -165,10 +196,11 @@ class TimelinePicture:
         return bar.key if bar else ""
 
     def _axis(self, svg: Svg, bottom: float) -> None:
-        size = 12 * self.type
-        for value in ticks(self.end, max(2, int((self.right - self.left) / (90 * self.type)))) if self.began else [0]:
+        size, least = 12 * self.type, 1 if self.line.by_entry else 0
+        most = max(2, int((self.right - self.left) / (90 * self.type)))
+        for value in ticks(self.end, most, least) if self.began else [0]:
             x = self.left + value * self.scale
-            text = (f"entry {value:.0f}" if value else "entry 0") if self.line.by_entry else duration(value)
+            text = f"{self.line.unit or 'entry'} {value:.0f}" if self.line.by_entry else duration(value)
             svg.line(x, bottom, x, bottom + 4, "rule")
             if x + width_of(text, size) / 2 <= self.right + 6:
                 svg.text(x, bottom + 5 + size, text, "soft middle", size=size)
@@ -177,16 +209,19 @@ class TimelinePicture:
         side, before = 13 * self.type, -math.inf
         for i, flush in enumerate(self.slots.flushes):
             x = round(self.x(flush.when)) + 0.5
+            wide = 2 * side + 2 + (side if flush.error else 0)
             with svg.item(f"flush {i}", say=self.line.say(flush)):
                 svg.line(x, head - 2, x, bottom, "broken" if flush.error else "line")
-                if x - before > 2 * side + 6:
+                start = min(x - side - 0.5, self.width - wide)
+                if start > before:
+                    top = head - side - 3
                     for step, (letter, _) in enumerate(STEPS):
-                        left = x + (step - 1) * (side + 1) + 0.5
-                        svg.rect(left, head - side - 3, side, side, "box", rx=2)
-                        svg.text(left + side / 2, head - side - 3 + side * 0.79, letter, "bold middle", size=side * 0.78)
+                        left = start + step * (side + 1)
+                        svg.rect(left, top, side, side, "box", rx=2)
+                        svg.text(left + side / 2, top + side * 0.79, letter, "bold middle", size=side * 0.78)
                     if flush.error:
-                        svg.line(x, head - side - 3, x + side + 2, head - 2, "fail")
-                    before = x
+                        cross(svg, start + 2 * side + 2 + side / 2, top + side / 2, side * 0.3)
+                    before = start + wide + 2
 
     def _refusals(self, svg: Svg, top: float) -> None:
         size, y, r = 12 * self.type, top + 8 * self.type, 4 * self.type
@@ -196,18 +231,37 @@ class TimelinePicture:
             text = f"{refusal.answer}: {refusal.cause}" if refusal.cause else refusal.answer
             wide = width_of(text, size) * 1.1
             with svg.item(f"refusal {i}", say=self.line.say(refusal)):
-                svg.path(
-                    f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}", "fail"
-                )
-                for at, style, room in ((x + 9, "", (x + r + 3, x + 13 + wide)), (x - 9, "end", (x - 13 - wide, x - r - 3))):
+                cross(svg, x, y, r)
+                gap = r + 5
+                for at, style, room in ((x + gap, "", (x + r + 3, x + gap + wide)), (x - gap, "end", (x - gap - wide, x - r - 3))):
                     inside = self.left <= room[0] and room[1] <= self.right + 4
                     if inside and not any(a < room[1] and room[0] < b for a, b in taken):
                         svg.text(at, y + size * 0.36, text, style, size=size)
                         taken.append(room)
                         break
 
+    # ------------------------------------------------- cgroups
+
     def _graphs(self) -> list[str]:
-        return sorted(self.slots.levels)[:GRAPHS]
+        """The cgroups that are drawn: those with a limit first, then those that pay for most."""
+        levels, limits = self.slots.levels, self.slots.limits
+        wanted = sorted(levels, key=lambda label: (label not in limits, -max(count for _, count in levels[label]), label))
+        return sorted(wanted[: GRAPHS.get(self.size, 0)])
+
+    @staticmethod
+    def _purse(label: str) -> str:
+        """A label as it is drawn: the cgroup's path, and ES where it is slots of that kind."""
+        path, _, resource = label.partition(" ")
+        return f"{path} ES" if resource == "sev_es" else path
+
+    def _count(self, label: str) -> int:
+        """What a cgroup is charged at the moment that is drawn."""
+        entry = self.line.entry
+        return [count for when, count in self.slots.levels[label] if entry is None or when.n <= entry][-1]
+
+    def _level(self, label: str) -> str:
+        limit = self.slots.limits.get(label)
+        return f"{self._count(label)}/{limit}" if limit else str(self._count(label))
 
     def _graph(self, svg: Svg, label: str, top: float, high: float) -> None:
         steps, limit = self.slots.levels[label], self.slots.limits.get(label)
@@ -216,23 +270,18 @@ class TimelinePicture:
         path = f"M{self.left} {floor:.1f}"
         for when, count in steps:
             path += f"H{self.x(when):.1f}V{floor - room * count / most:.1f}"
-        now = f"{steps[-1][1]} of {limit}" if limit else str(steps[-1][1])
+        now = f"{self._count(label)} of {limit}" if limit else str(self._count(label))
+        base = floor - room / 2 + size * 0.36
         with svg.item(label, say=f"misc.current of {label}: {now}, at most {max(count for _, count in steps)} so far."):
             svg.rect(self.left, floor - room - 2, self.right - self.left, room + 4, "bare")
             if limit:
                 y = floor - room * limit / most
                 svg.line(self.left, y, self.right, y, "dotted")
             svg.path(f"{path}H{self.right}", "line")
-            svg.text(0, floor - room / 2 + size * 0.36, label.partition(" ")[0], room=self.gutter, size=size)
-            svg.text(
-                self.left - 6,
-                floor - room / 2 + size * 0.36,
-                f"{steps[-1][1]}/{limit}" if limit else str(steps[-1][1]),
-                "soft end",
-                size=size,
-            )
+            svg.text(0, base, tail(self._purse(label), self.gutter, size), size=size)
+            svg.text(self.left - 6, base, self._level(label), "soft end", size=size)
 
-    def _past(self, svg: Svg, head: float, bottom: float) -> None:
+    def _past(self, svg: Svg, head: float, bottom: float, graphs: float) -> None:
         if self.line.entry is None:
             return
         moments = (
@@ -243,7 +292,9 @@ class TimelinePicture:
         n = self.line.entry
         known = max((moment.t for moment in moments if moment.n <= n), default=0)
         x = self.left + (n if self.line.by_entry else known) * self.scale
-        svg.rect(x, head, self.right - x, bottom - head, "veil")
+        for top, end in ((head, bottom), (graphs, svg.height)):
+            if end > top:
+                svg.rect(x, top, self.right - x, end - top, "veil")
         svg.line(x, head - 6, x, bottom + 4, "now")
         svg.path(f"M{x - 5:.1f} {head - 6:.1f}h10l-5 6z", "nowhead")
 
@@ -251,57 +302,56 @@ class TimelinePicture:
 
     def _now(self) -> Svg:
         slots, width = self.slots.at(self.line.entry), self.width
-        columns = max(2, int(width / 84))
-        rows = [row for row in self.rows() if isinstance(row, int)][: columns * 6]
-        if not rows:
-            rows = list(range(1, min(slots.count, columns * 4) + 1))
+        number = width_of(str(slots.count), 12) + 5
+        columns = max(2, int(width / (62 + number)))
+        used = [row for row in self.rows() if isinstance(row, int)]
+        rows = used[: columns * 5] or list(range(1, min(slots.count, columns * 4) + 1))
         cell, high = (width - 2) / columns, 22
         lines = math.ceil(len(rows) / columns)
         svg = Svg(width, lines * high + 20)
+        places = {(bar.slot, bar.start, bar.what): i for i, bar in enumerate(self.slots.bars)}
         for i, slot in enumerate(rows):
             x, y = 1 + i // lines * cell, i % lines * high
             bar = slots.state(slot)
-            index = (
-                self.slots.bars.index(
-                    next(b for b in self.slots.bars if b.slot == slot and b.start == bar.start and b.what == bar.what)
-                )
-                if bar
-                else -1
-            )
-            key = self.line.key(index) if bar else f"slot {slot}"
+            key = self.keys[places[bar.slot, bar.start, bar.what]] if bar else f"slot {slot}"
             with svg.item(key, say=self.line.say(bar) if bar else f"Slot {slot} ({slots.kind(slot)}): free."):
-                svg.text(x + 18, y + 15, str(slot), "soft end")
-                inside = cell - 28
+                svg.text(x + number, y + 15, str(slot), "soft end")
+                left, inside = x + number + 4, cell - number - 10
                 if bar is None:
-                    svg.rect(x + 22, y + 2.5, inside, high - 5, "void")
+                    svg.rect(left, y + 2.5, inside, high - 5, "void")
                 elif bar.what == WAITING:
-                    svg.rect(x + 22, y + 2.5, inside, high - 5, "hatch")
+                    svg.rect(left, y + 2.5, inside, high - 5, "hatch")
                 else:
-                    svg.rect(x + 22, y + 2.5, inside, high - 5, "fill edge", fill=self.colour[bar.key])
-                    svg.text(x + 26, y + 15, bar.name, room=inside - 6, style_=f"fill:{ink(self.colour[bar.key])}")
-        flushes = len(slots.flushes)
-        more = slots.count - len(rows)
-        svg.text(
-            1,
-            lines * high + 14,
-            f"{flushes} flush{'' if flushes == 1 else 'es'}" + (f" · {more} more slots never used" if more > 0 else ""),
-            "soft",
-        )
+                    svg.rect(left, y + 2.5, inside, high - 5, "fill edge", fill=self.colour[bar.key])
+                    svg.text(left + 4, y + 15, bar.name, room=inside - 6, style_=f"fill:{ink(self.colour[bar.key])}")
+        flushes, more = len(slots.flushes), len(used) - len(rows)
+        never = slots.count - max(len(used), len(rows))
+        said = [f"{flushes} flush{'' if flushes == 1 else 'es'}"]
+        said += [f"{more} more that were used"] * (more > 0) + [f"{never} never used"] * (never > 0)
+        svg.text(1, lines * high + 14, " · ".join(said), "soft", room=width - 2)
         return svg
 
-    # ------------------------------------------------- legend
 
-    @staticmethod
-    def swatch(svg: Svg, what: str) -> None:
-        """A mark of the legend, 18 px square."""
-        if what == USED:
-            svg.rect(1, 4.5, 16, 10, "fill edge", fill=BLUE)
-        elif what == MIRROR:
-            svg.rect(1, 4.5, 16, 10, "fill edge", fill=BLUE)
-            svg.rect(3, 10, 12, 3, "fill edge", fill="#ffffff")
-        elif what == WAITING:
-            svg.rect(1, 4.5, 16, 10, "hatch")
-        elif what == "flush":
-            svg.line(9, 1, 9, 17)
-        else:
-            svg.path("M5 5L13 13M13 5L5 13", "fail", stroke=VERMILION)
+# ------------------------------------------------- marks
+
+
+def cross(svg: Svg, x: float, y: float, r: float) -> None:
+    """What was refused, or failed."""
+    svg.path(f"M{x - r:.1f} {y - r:.1f}L{x + r:.1f} {y + r:.1f}M{x + r:.1f} {y - r:.1f}L{x - r:.1f} {y + r:.1f}", "fail")
+
+
+def swatch(svg: Svg, what: str) -> None:
+    """A mark of the legend, 18 px square."""
+    if what == USED:
+        svg.rect(1, 4.5, 16, 10, "fill edge", fill=BLUE)
+    elif what == MIRROR:
+        svg.rect(1, 4.5, 16, 10, "fill edge", fill=BLUE)
+        svg.rect(3, 10, 12, 3, "fill edge", fill="#ffffff")
+    elif what == WAITING:
+        svg.rect(1, 4.5, 16, 10, "hatch")
+    elif what in ("flush", "failed"):
+        svg.line(6.5 if what == "failed" else 9, 1, 6.5 if what == "failed" else 9, 17, "broken" if what == "failed" else "line")
+        if what == "failed":
+            cross(svg, 13, 9, 3)
+    else:
+        cross(svg, 9, 9, 4)

@@ -18,11 +18,11 @@ from typing import Any, ClassVar, NamedTuple
 from sevlab_widgets.acts import Act, Acts
 from sevlab_widgets.drawing import Choice
 from sevlab_widgets.frame import Table
-from sevlab_widgets.palette import VERMILION
 from sevlab_widgets.picture import Svg
-from sevlab_widgets.topology_picture import TopologyPicture
+from sevlab_widgets.topology_picture import CAME, WENT, TopologyPicture
+from sevlab_widgets.words import named
 
-NOTHING = "One machine, no process. `host.process('qemu')` puts the first box here."
+NOTHING = "One machine, no process. host.process('qemu') puts the first box here."
 VERBS = (("close", "x", "Close"), ("kill", "k", "Kill"), ("pass", "p", "Pass to"))
 
 
@@ -70,6 +70,7 @@ class Scene(NamedTuple):
     below: Sequence[Thing] = ()
     links: Sequence[Link] = ()
     ledger: Sequence[tuple[str, Any]] = ()
+    defects: Mapping[str, str] = {}  # by the name of a row: a tag for a figure that is wrong because the kernel is
 
 
 class Row(NamedTuple):
@@ -78,6 +79,7 @@ class Row(NamedTuple):
     name: str
     before: Any
     after: Any
+    tag: str = ""
 
     @property
     def changed(self) -> bool:
@@ -150,7 +152,7 @@ class Topology(Acts):
         """What was counted before, and what is now."""
         before, after = dict(self.before.ledger), dict(self.scene.ledger)
         names = [*after, *(name for name in before if name not in after)]
-        return [Row(name, before.get(name), after.get(name)) for name in names]
+        return [Row(name, before.get(name), after.get(name), self.scene.defects.get(name, "")) for name in names]
 
     # ------------------------------------------------- the picture
 
@@ -165,9 +167,9 @@ class Topology(Acts):
         if self.chosen["show"] != "compare":
             return []
         marks = []
-        for style, text in (("broken", "went"), ("now", "came"), ("rule", "as before")):
+        for look, text in ((WENT, "went"), (CAME, "came"), ("stroke-width:1", "as before")):
             svg = Svg(18, 18)
-            svg.line(1, 9, 17, 9, style, **({"style_": f"stroke:{VERMILION}"} if style == "broken" else {}))
+            svg.line(1, 9, 17, 9, "line", style_=look)
             marks.append((svg, text))
         return marks
 
@@ -228,7 +230,9 @@ class Topology(Acts):
             f"{len(scene.boxes)} process{'es' * (len(scene.boxes) != 1)}, {len(scene.things)} VM{'s' * (len(scene.things) != 1)}."
         )
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-        return counts + (f" Changed: {'; '.join(changed[:3])}{more}." if changed else "")
+        tagged = [f"{row.name} {row.words}, {row.tag}" for row in self.ledger if row.tag]
+        counts += f" Changed: {'; '.join(changed[:3])}{more}." if changed else ""
+        return counts + (f" Not your mistake: {'; '.join(tagged)}." if tagged else "")
 
     def describe(self) -> str:
         parts = [f"{' · '.join([self.title, *self.facts])}: {self.says()}"]
@@ -237,10 +241,17 @@ class Topology(Acts):
 
     def table(self) -> Table:
         return ["what", "before", "after", ""], [
-            [row.name, *("" if v is None else v for v in row[:3][1:]), "changed" if row.changed else ""] for row in self.ledger
+            [row.name, *("" if v is None else v for v in row[1:3]), " · ".join(filter(None, ("changed" * row.changed, row.tag)))]
+            for row in self.ledger
         ]
 
     # ------------------------------------------------- what a reader can do
+
+    def find(self, words: str) -> Any:
+        scene = self.scene
+        names = {thing.name: thing.key for thing in (*scene.below, *scene.things)} | {box.name: box.key for box in scene.boxes}
+        names |= {row.name: f"ledger {row.name}" for row in self.ledger}
+        return names.get(named(words, names, ""), words)
 
     def got_select(self, view: str, value: Any) -> None:
         super().got_select(view, value)

@@ -6,17 +6,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from sevlab_widgets import topology_ledger
 from sevlab_widgets.palette import VERMILION
-from sevlab_widgets.picture import Svg, fit, width_of
-from sevlab_widgets.strokes import stroke
+from sevlab_widgets.picture import Svg, width_of
+from sevlab_widgets.topology_lines import MANY, Lines, name_of
+from sevlab_widgets.topology_places import FAR, GAP, columns, placed, span
 
 if TYPE_CHECKING:
-    from sevlab_widgets.topology import Box, Plug, Row, Scene, Thing, Topology
+    from sevlab_widgets.topology import Box, Plug, Scene, Thing, Topology
 
-FAR = 1e6  # px: nobody says where
-GAP = 14  # px between two boxes
-WENT, CAME = f"stroke:{VERMILION};stroke-dasharray:5 4", "stroke-width:2"
-MOST = 430  # px that a process with many descriptors is wide
+WENT, CAME = f"stroke:{VERMILION};stroke-dasharray:5 4", "stroke-width:2.4"
+MOST, LEAST = 430, 120  # px that a process with many descriptors is wide
+SMALL = 0.78  # of the usual type, in a row that would not fit otherwise
 
 
 class TopologyPicture:
@@ -35,21 +36,23 @@ class TopologyPicture:
             self.svg.height = 110
             return
         compare = topology.chosen["show"] == "compare"
+        rows = topology.ledger
         if size == "S":
-            self.svg.height = round(self._ledger(0, 0, width, 1))
-        elif size == "L" and compare:
-            side, middle = width * 0.375, width * 0.25
-            left = self._scene(topology.before, 0, side - 14, "before", mark="went")
-            right = self._scene(topology.scene, side + middle + 14, side - 14, "after", mark="came")
-            down = self._ledger(side + 10, 2 * self.type, middle - 20, 1)
-            self.svg.height = round(max(left, right, down))
+            self.svg.height = round(topology_ledger.draw(self.svg, rows, 0, 0, width, 1, self.type))
         elif size == "L":
-            down = self._scene(topology.scene, 0, width * 0.73, "")
-            self.svg.height = round(max(down, self._ledger(width * 0.75, 2, width * 0.25, 1)))
+            middle = max(0.2 * width, min(topology_ledger.wanted(rows, self.type), (0.34 if compare else 0.36) * width))
+            side = (width - middle) / 2 - 24 if compare else width - middle - 24
+            at = side + 24, 2 * self.type if compare else 2
+            if compare:
+                down = self._scene(topology.before, 0, side, "before", "went")
+                down = max(down, self._scene(topology.scene, side + middle + 48, side, "after", "came"))
+            else:
+                down = self._scene(topology.scene, 0, side, "")
+            self.svg.height = round(max(down, topology_ledger.draw(self.svg, rows, *at, middle, 1, self.type)))
         else:
             scene = self._merged() if compare else topology.scene
-            down = self._scene(scene, 0, width, "", mark="both" if compare else "")
-            self.svg.height = round(self._ledger(0, down + 10, width, 3 if width > 640 else 2))
+            down = self._scene(scene, 0, width, "", "both" if compare else "")
+            self.svg.height = round(topology_ledger.draw(self.svg, rows, 0, down + 10, width, 3 if width > 640 else 2, self.type))
 
     # ------------------------------------------------- what is drawn how
 
@@ -70,7 +73,7 @@ class TopologyPicture:
             boxes, _union(new.things, old.things), _union(new.below, old.below), list(dict.fromkeys([*new.links, *old.links]))
         )
 
-    def _style(self, key: str, mark: str) -> str | None:
+    def style(self, key: str, mark: str) -> str | None:
         """How a line is drawn: what went, what came, or neither."""
         if not mark:
             return None
@@ -80,7 +83,7 @@ class TopologyPicture:
         return CAME if key in new and key not in old and mark in ("came", "both") else None
 
     @contextmanager
-    def _seen(self, *keys: str) -> Iterator[None]:
+    def seen(self, *keys: str) -> Iterator[None]:
         """What is drawn inside is faint while something else is selected: all of its keys must be near that."""
         faint = bool(self.near) and not all(key in self.near for key in keys)
         if faint:
@@ -99,28 +102,36 @@ class TopologyPicture:
             self.svg.text(x, self.type, title, "bold", size=self.type)
             y = self.type * 1.6
         gutter = 0 if mark in ("went", "came") else 74 * k
-        lines: list[tuple[Any, ...]] = []
+        below = len(self.svg.parts)  # lines lie below boxes
+        least = LEAST * k + 14
+        count = columns(len(scene.boxes), width - gutter, least) if len(scene.boxes) <= MANY else 2
+        self.most = min(MOST * k, (width - gutter - GAP * (count - 1)) / count - 14)
         starts = [y]
-        y = self._processes(scene, x + gutter, y, width - gutter, mark, lines)
+        y = self._processes(scene, x + gutter, y, width - gutter, mark)
         starts.append(y + 26 * k)
         y = self._things(scene.things, x + gutter, y + 26 * k, width - gutter, scene, mark, 38 * k) if scene.things else y
         if scene.below:
             starts.append(y + 30 * k)
             y = self._things(scene.below, x + gutter, y + 30 * k, width - gutter, scene, mark, 24 * k)
-        self._lines(scene, mark)
+        boxes = self.svg.parts[below:]
+        del self.svg.parts[below:]
+        lines = Lines(self, scene, mark)
+        lines.down()
+        self.svg.parts += boxes
+        lines.across()
         for name, top in zip(t.bands, starts, strict=False):
             if gutter:
                 for row, word in enumerate(_two(name)):
                     self.svg.text(x, top + (1 + 1.15 * row) * self.type, word, "soft", size=self.type * 0.93)
             if top != starts[0]:
                 self.svg.line(x, top - 9 * k, x + width, top - 9 * k, "rule", stroke_dasharray="1 4")
-        return y + 2
+        return max(y, starts[-1] + (2.4 * self.type if gutter else 0)) + 2
 
-    def _processes(self, scene: Scene, x: float, y: float, width: float, mark: str, lines: list[tuple[Any, ...]]) -> float:
+    def _processes(self, scene: Scene, x: float, y: float, width: float, mark: str) -> float:
         left, top, bottom = x, y, y
         for box in scene.boxes:
             rows = self._rows(box)
-            wide = max(self._head(box), *(sum(w + 4 for _, w in row) for row in rows), 60 * self.k) + 12
+            wide = max(min(self._head(box), self.most), *(sum(w + 4 for _, w in row) for row in rows), 60 * self.k) + 12
             high = (23 + 23 * len(rows)) * self.k
             if left > x and left + wide > x + width:
                 left, top = x, bottom + 8 * self.k
@@ -129,15 +140,19 @@ class TopologyPicture:
         return bottom
 
     def _head(self, box: Box) -> float:
-        return width_of(box.name, self.type) * 1.2 + (width_of(box.note, self.type * 0.92) + 8 if box.note else 0)
+        return self._name(box) + (width_of(box.note, self.type * 0.92) * 1.05 + 8 if box.note else 0)
+
+    def _name(self, box: Box) -> float:
+        """How wide a process's name is, in bold."""
+        return min(width_of(box.name, self.type) * 1.24, 0.6 * self.most)
 
     def _rows(self, box: Box) -> list[list[tuple[Plug, float]]]:
         """The plugs of a process in rows, each with its width."""
         rows: list[list[tuple[Plug, float]]] = [[]]
         used = 0.0
         for plug in box.plugs:
-            wide = max(width_of(_label(plug), self.type * 0.92) * 1.04 + 9, 20 * self.k)
-            if used + wide > MOST * self.k and rows[-1]:
+            wide = max(width_of(_label(plug), self.type * 0.92) * 1.1 + 9, 20 * self.k)
+            if used + wide > self.most and rows[-1]:
                 rows.append([])
                 used = 0.0
             rows[-1].append((plug, wide))
@@ -147,20 +162,19 @@ class TopologyPicture:
     def _process(self, box: Box, rows: list[Any], x: float, y: float, wide: float, high: float, scene: Scene, mark: str) -> None:
         from sevlab_widgets.topology import plug_key
 
-        t, style = self.topology, self._style(box.key, mark)
+        t, style = self.topology, self.style(box.key, mark)
         self.boxes[box.key] = x, y, x + wide, y + high
-        with self._seen(box.key), self.svg.item(box.key, say=t.say(box.key, scene)):
+        with self.seen(box.key), self.svg.item(box.key, say=t.say(box.key, scene)):
             self.svg.rect(x + 0.5, y + 0.5, wide - 1, high - 1, "box", rx=4, style_=style)
-            self.svg.text(x + 7, y + 15.5 * self.k, box.name, "bold", size=self.type)
-            self.svg.text(
-                x + 7 + width_of(box.name, self.type) * 1.2 + 8, y + 15.5 * self.k, box.note, "soft", size=self.type * 0.92
-            )
+            base, after = y + 15.5 * self.k, x + 15 + self._name(box)
+            self.svg.text(x + 7, base, box.name, "bold", size=self.type, room=self._name(box) / 1.2)
+            self.svg.text(after, base, box.note, "soft", size=self.type * 0.92, room=x + wide - after)
         for number, row in enumerate(rows):
             at, base = x + 6, y + (22 + 23 * number) * self.k
             for plug, w in row:
                 key = plug_key(box, plug)
                 drag = "xy" if "pass" in t.verbs and not plug.words else None
-                with self._seen(key), self.svg.item(key, say=t.say(key, scene), drag=drag):
+                with self.seen(key), self.svg.item(key, say=t.say(key, scene), drag=drag):
                     self.svg.rect(
                         at + 0.5,
                         base,
@@ -168,7 +182,7 @@ class TopologyPicture:
                         18 * self.k,
                         "box" if plug.kind != "console" else "void",
                         rx=3,
-                        style_=self._style(key, mark),
+                        style_=self.style(key, mark),
                     )
                     ink = "middle" if plug.kind != "console" else "middle soft"
                     self.svg.text(at + w / 2, base + 13 * self.k, _label(plug), ink, size=self.type * 0.92)
@@ -176,71 +190,55 @@ class TopologyPicture:
                 at += w + 4
 
     def _things(self, things: Sequence[Thing], x: float, y: float, width: float, scene: Scene, mark: str, high: float) -> float:
-        t = self.topology
-        wides = [
-            max(width_of(thing.name, self.type) * 1.16, width_of(thing.note, self.type * 0.92) if high > 30 * self.k else 0) + 22
+        one = high < 30 * self.k  # pills have one line of text, boxes two
+        size, pad = self.type, 22.0
+        held = {frozenset((link.source, link.target)): width_of(link.words, size) + 36 for link in scene.links if link.words}
+
+        def gap(a: int, b: int) -> float:
+            """Between two neighbours of which one holds the other stands an arrow with its word."""
+            return held.get(frozenset((things[a].key, things[b].key)), GAP)
+
+        wides = self._wides(things, size, pad, one)
+        if (whole := span(range(len(things)), wides, gap)) > width:
+            size, pad = size * max(SMALL, width / whole), 14.0
+            wides = self._wides(things, size, pad, one)
+        wanted = self._wanted(things, wides, scene, x)
+        places = placed(wanted, wides, x, x + width, gap)
+        for thing, wide, (at, line) in zip(things, wides, places, strict=True):
+            self._thing(thing, at, y + line * (high + 8), wide, high, size, scene, mark)
+        return y + (max(place.row for place in places) + 1) * (high + 8) - 8
+
+    def _wides(self, things: Sequence[Thing], size: float, pad: float, one: bool) -> list[float]:
+        """How wide each thing is drawn, px."""
+        return [
+            max(width_of(thing.name, size) * (1.1 if one else 1.2), 0 if one else width_of(thing.note, size * 0.92)) + pad
             for thing in things
         ]
+
+    def _wanted(self, things: Sequence[Thing], wides: Sequence[float], scene: Scene, x: float) -> list[float]:
+        """The left edge at which each thing would best stand."""
         wanted = [self._above(thing.key, scene, x) - wide / 2 for thing, wide in zip(things, wides, strict=True)]
-        at_of = {thing.key: wanted[i] + wides[i] for i, thing in enumerate(things)}
+        right = {thing.key: wanted[i] + wides[i] for i, thing in enumerate(things)}
         for i, thing in enumerate(things):  # what only a neighbour holds stands beside it
-            beside = [
-                at_of[link.source]
-                for link in scene.links
-                if link.target == thing.key and link.source in at_of and at_of[link.source] < FAR
-            ]
+            beside = [right[link.source] for link in scene.links if link.target == thing.key and right.get(link.source, FAR) < FAR]
             if wanted[i] > FAR / 2 and beside:
                 wanted[i] = beside[0] + 80 * self.k
-        order = sorted(range(len(things)), key=lambda i: wanted[i])
-        right, lines = x + width, 1
-        left, placed = x, {}
-        for i in order:
-            at = left if wanted[i] > FAR / 2 else max(left, min(wanted[i], right - wides[i]))
-            if at + wides[i] > right + 1 and left > x:
-                left, at, lines = x, x, lines + 1
-            placed[i] = at, lines - 1
-            left = at + wides[i] + GAP
-        last = [i for i in order if placed[i][1] == lines - 1]
-        over = max((placed[i][0] + wides[i] for i in last), default=0) - right
-        for i in reversed(last):  # what is too far right pushes its neighbours left
-            if over <= 0:
-                break
-            at = placed[i][0] - over
-            placed[i] = max(x, at), lines - 1
-            before = [j for j in last if placed[j][0] < placed[i][0]]
-            over = max((placed[j][0] + wides[j] + GAP for j in before), default=0) - placed[i][0]
-        for i, thing in enumerate(things):
-            at, line = placed[i]
-            top = y + line * (high + 8)
-            self.tops[thing.key] = at, wides[i], top
-            self.places[thing.key] = at + wides[i] / 2, top + high
-            dead = {"stroke_dasharray": "5 4"} if thing.style == "dead" else {}
-            with self._seen(thing.key), self.svg.item(thing.key, say=t.say(thing.key, scene)):
-                self.svg.rect(
-                    at + 0.5,
-                    top + 0.5,
-                    wides[i] - 1,
-                    high - 1,
-                    "box",
-                    rx=high / 2 if high < 30 * self.k else 4,
-                    style_=self._style(thing.key, mark),
-                    **dead,
-                )
-                if thing.style == "waits":
-                    self.svg.rect(
-                        at + 2.5, top + 2.5, wides[i] - 5, high - 5, "hatch", rx=high / 2, style_="opacity:.25;stroke:none"
-                    )
-                one = high < 30 * self.k
-                self.svg.text(
-                    at + wides[i] / 2,
-                    top + (16 * self.k if one else 15.5 * self.k),
-                    thing.name,
-                    "middle" if one else "middle bold",
-                    size=self.type,
-                )
-                if not one:
-                    self.svg.text(at + wides[i] / 2, top + 30.5 * self.k, thing.note, "middle soft", size=self.type * 0.92)
-        return y + lines * (high + 8) - 8
+        return wanted
+
+    def _thing(self, thing: Thing, at: float, top: float, wide: float, high: float, size: float, scene: Scene, mark: str) -> None:
+        one, k, t = high < 30 * self.k, self.k, self.topology
+        self.tops[thing.key] = at, wide, top
+        self.places[thing.key] = at + wide / 2, top + high
+        dead = {"stroke_dasharray": "5 4"} if thing.style == "dead" else {}
+        look = self.style(thing.key, mark)
+        with self.seen(thing.key), self.svg.item(thing.key, say=t.say(thing.key, scene)):
+            self.svg.rect(at + 0.5, top + 0.5, wide - 1, high - 1, "box", rx=high / 2 if one else 4, style_=look, **dead)
+            if thing.style == "waits":
+                self.svg.rect(at + 2.5, top + 2.5, wide - 5, high - 5, "hatch", rx=high / 2, style_="opacity:.25;stroke:none")
+            base = top + (16 if one else 15.5) * k
+            self.svg.text(at + wide / 2, base, thing.name, "middle" if one else "middle bold", size=size)
+            if not one:
+                self.svg.text(at + wide / 2, top + 30.5 * k, thing.note, "middle soft", size=size * 0.92)
 
     def _above(self, key: str, scene: Scene, x: float) -> float:
         """The middle of whatever holds a thing: where it would best stand."""
@@ -255,98 +253,6 @@ class TopologyPicture:
         xs = xs or [self.places[link.source][0] for link in scene.links if link.target == key and link.source in self.places]
         return sum(xs) / len(xs) if xs else x + FAR
 
-    # ------------------------------------------------- lines
-
-    def _lines(self, scene: Scene, mark: str) -> None:
-        from sevlab_widgets.topology import plug_key
-
-        ends: dict[str, list[tuple[str, float, float, str | None]]] = {}
-        for box in scene.boxes:
-            for plug in box.plugs:
-                key = plug_key(box, plug)
-                if plug.holds in self.tops:
-                    ends.setdefault(plug.holds, []).append((key, *self.places[key], self._style(key, mark)))
-        level = {thing.key for thing in scene.things}
-        for link in scene.links:
-            if link.target in self.tops and link.source in self.places and not (link.source in level and link.target in level):
-                ends.setdefault(link.target, []).append((link.source, *self.places[link.source], self._style(_link(link), mark)))
-        for target, sources in ends.items():
-            left, wide, top = self.tops[target]
-            for number, (key, x, y, style) in enumerate(sorted(sources, key=lambda one: one[1])):
-                to = left + wide * (number + 1) / (len(sources) + 1)
-                with self._seen(key, target):
-                    bend = min(18, (top - y) / 2)
-                    self.svg.path(
-                        stroke("M", x, y, "C", x, y + bend, to, top - bend, to, top),
-                        "line",
-                        pointer_events="none",
-                        style_=style or "stroke-width:1.2",
-                    )
-        for link in scene.links:
-            if link.source in level and link.target in level and link.source in self.tops and link.target in self.tops:
-                self._sideways(link, mark)
-
-    def _sideways(self, link: Any, mark: str) -> None:
-        """A thing that holds its neighbour: an arrow below both, with its word."""
-        (a, wa, ta), (b, wb, tb) = self.tops[link.source], self.tops[link.target]
-        bottom = max(ta, tb) + 38 * self.k
-        x1, x2 = (a + wa * 0.25, b + wb * 0.75) if a > b else (a + wa * 0.75, b + wb * 0.25)
-        dip, words = 15 * self.k, fit(link.words, abs(x1 - x2), self.type * 0.92)
-        with self._seen(link.source, link.target):
-            style = self._style(_link(link), mark) or "stroke-width:1.5"
-            self.svg.path(
-                stroke("M", x1, ta + 38 * self.k, "C", x1, bottom + dip, x2, bottom + dip, x2, tb + 38 * self.k + 1),
-                "line",
-                arrow=True,
-                pointer_events="none",
-                style_=style,
-            )
-            if words:
-                middle, wide = (x1 + x2) / 2, width_of(words, self.type * 0.92) + 8
-                self.svg.rect(
-                    middle - wide / 2,
-                    bottom + dip * 0.75 - 8 * self.k,
-                    wide,
-                    15 * self.k,
-                    "ground",
-                    style_="fill:var(--sl-here,#fff);stroke:none",
-                )
-                self.svg.text(middle, bottom + dip * 0.75 + 4 * self.k, words, "middle soft", size=self.type * 0.92)
-
-    # ------------------------------------------------- the ledger
-
-    def _ledger(self, x: float, y: float, width: float, columns: int) -> float:
-        rows: list[Row] = self.topology.ledger
-        if not rows:
-            return y
-        columns = min(columns, len(rows))
-        each, wide, high = -(-len(rows) // columns), (width - 24 * (columns - 1)) / columns, 17.5 * self.k
-        for index, row in enumerate(rows):
-            left, top = x + index // each * (wide + 24), y + index % each * high
-            weight = "bold" if row.changed else ""
-            said = f"{row.name}: {row.words}{', changed' if row.changed else ''}."
-            with self.svg.item(f"ledger {row.name}", say=said):
-                self.svg.rect(left, top, wide, high, "bare")
-                value = fit(row.words, wide * 0.6, self.type) or row.words
-                self.svg.text(
-                    left + 1,
-                    top + 12.8 * self.k,
-                    row.name,
-                    weight or "soft",
-                    room=wide - width_of(value, self.type) * 1.1 - 10,
-                    size=self.type,
-                )
-                self.svg.text(
-                    left + wide - 1,
-                    top + 12.8 * self.k,
-                    value,
-                    f"{weight} end",
-                    size=self.type,
-                    font_variant_numeric="tabular-nums",
-                )
-            self.svg.line(left, top + high - 0.5, left + wide, top + high - 0.5, "rule")
-        return y + each * high + 2
-
 
 def _at(plug: Plug) -> int:
     return plug.number
@@ -354,10 +260,6 @@ def _at(plug: Plug) -> int:
 
 def _label(plug: Plug) -> str:
     return plug.words or (f"{plug.number} {plug.kind}" if plug.kind and plug.kind != "console" else str(plug.number))
-
-
-def _link(link: Any) -> str:
-    return f"{link.source} → {link.target}"
 
 
 def _union(new: Sequence[Thing], old: Sequence[Thing]) -> list[Thing]:
@@ -371,7 +273,7 @@ def _keys(scene: Scene) -> set[str]:
         {box.key for box in scene.boxes}
         | plugs
         | {t.key for t in (*scene.things, *scene.below)}
-        | {_link(link) for link in scene.links}
+        | {name_of(link) for link in scene.links}
     )
 
 

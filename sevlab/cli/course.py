@@ -46,10 +46,14 @@ def course() -> Path:
         raise Failed("this installation carries no notebooks; run it from a checkout, or install the wheel")
     own = Path.cwd() / "sevlab-course"
     if not own.exists():
+        part = own.with_name("sevlab-course.part")
         try:
-            shutil.copytree(installed, own)
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(installed, part)
+            part.rename(own)  # whole or not at all
         except OSError as error:
-            raise Failed(f"{own}: {error.strerror}") from None
+            shutil.rmtree(part, ignore_errors=True)
+            raise Failed(f"{own}: {error.strerror or error}") from None
     return own
 
 

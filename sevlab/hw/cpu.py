@@ -22,6 +22,7 @@ from sevlab.hw.engine import NoKey
 from sevlab.hw.isa import UD, VC, Fault, Instruction
 from sevlab.hw.leave import LEAVE, NON_AUTOMATIC, RESULT
 from sevlab.hw.measure import encode
+from sevlab.hw.mistake import GuestError, mistake
 from sevlab.hw.npt import NestedFault
 from sevlab.hw.registers import EFFECTS, pass_through
 from sevlab.hw.savearea import enter
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from sevlab.hw.savearea import SaveArea
     from sevlab.hw.soc import Soc
 
-__all__ = ["Thread", "Vmcb", "exits", "vmrun"]
+__all__ = ["GuestError", "Thread", "Vmcb", "exits", "vmrun"]
 
 # MSRs that the processor answers itself in an SEV guest (firmware.md 7.2).
 MSR_GHCB, MSR_SEV_STATUS = 0xC001_0130, 0xC001_0131
@@ -84,9 +85,9 @@ def _enter(soc: Soc, vmcb: Vmcb) -> bool:
         vmcb.skip, vmcb.event = False, None
     else:
         fetch_again(soc, vmcb, thread)
+    vmcb.thread = thread
     if thread.send is None:
         thread.rebuild()
-    vmcb.thread = thread
     return True
 
 
@@ -142,8 +143,8 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
 
     Begin anew whenever somebody else may have run: only the beginning checks state and program. `budget` instructions
     in all, then a physical interrupt takes the processor away (EXIT_INTR); that, SHUTDOWN, INVALID and a nested page
-    fault are the last. Errors of Python inside a guest program come through as they are, and so does an OSError of
-    the kernel's page-fault handler; the guest then stands before the instruction that met them.
+    fault are the last. An error of Python inside a guest program is a GuestError that names the line; an OSError of
+    the kernel's page-fault handler comes through. The guest then stands before the instruction that met them.
     """
     trace, instruction = soc.trace, FETCH
     trace.now += WORLD_SWITCH  # soc.clock.spend(), in place
@@ -191,9 +192,12 @@ def exits(soc: Soc, vmcb: Vmcb, budget: int = 10_000) -> Iterator[int]:
         code = _shut_down(soc, vmcb, fault)
     except GeneratorExit:
         raise
-    except BaseException:
+    except BaseException as error:
         if vmcb.thread is not None:
             vmcb.thread.send = None  # to be rebuilt from the log
+            told = mistake(vmcb.thread, error) if isinstance(error, Exception) else None
+            if told is not None:
+                raise told from error
         raise
     if vmcb.es and vmcb.vmsa is not None:
         vmcb.vmsa.leave(vmcb)

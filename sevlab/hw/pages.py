@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, NoReturn
 
-from sevlab.bulk import Column
+from sevlab.columns import Column
 from sevlab.trace import Event, Trace, u8, u16, u32
 
 FREE, HOST, SHARED, PRIVATE, FIRMWARE, VMSA, GHCB, MOVED, STALE = range(9)

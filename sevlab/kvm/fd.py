@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from sevlab.kvm.mm import Backing
-    from sevlab.kvm.process import Task
+    from sevlab.kvm.task import Task
 
 __all__ = ["File", "KvmError", "Oops", "Place", "need"]
 

@@ -12,6 +12,7 @@ from errno import EBADF, EINVAL, ENOENT, ESRCH
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sevlab import given
 from sevlab.journal import Who
 from sevlab.kvm.arena import Arena
 from sevlab.kvm.backing import PAGE, Backing
@@ -19,34 +20,16 @@ from sevlab.kvm.call import Blocked, Call
 from sevlab.kvm.cgroup import Cgroup
 from sevlab.kvm.fd import File, KvmError, Oops, need
 from sevlab.kvm.mm import Mm
-from sevlab.kvm.syscall import U32, U64, Ioctl, Syscall, entry
+from sevlab.kvm.syscall import U32, U64, Ioctl, ProcessGone, ProcessMade, entry
 from sevlab.kvm.task import NOFILE, Console, MemFile, Task
 from sevlab.kvm.tlb import CPUS
-from sevlab.trace import Event, name, u32
 from sevlab.wire import Wire
 
 if TYPE_CHECKING:
     from sevlab.kvm.kernel import Kernel
 
-__all__ = ["Ioctl", "MemFile", "Process", "ProcessGone", "ProcessMade", "Syscall", "Task", "entry"]
-
 W = TypeVar("W", bound=Wire)
 AT_ONCE = int, File  # what a handler that does not wait answers
-
-
-class ProcessMade(Event, lane="vmm"):
-    """A process appeared."""
-
-    pid: u32
-    process: name
-    cgroup: name
-
-
-class ProcessGone(Event, lane="vmm"):
-    """A process is gone, and the kernel has cleaned up after it."""
-
-    pid: u32
-    process: name
 
 
 class Process:
@@ -75,7 +58,8 @@ class Process:
         *,
         parent: Process | None = None,
     ) -> None:
-        need(name not in kernel.processes, EINVAL)  # one name, one process
+        if name in kernel.processes:
+            raise KvmError(EINVAL, why=f"a live process is called {name} already")
         group = kernel.root_cgroup.find(cgroup) if isinstance(cgroup, str) else cgroup
 
         self.kernel = kernel
@@ -164,12 +148,15 @@ class Process:
 
         A Wire as `arg` is put into memory, its address passed, and afterwards, refused or not, read back
         into the same object. Raises OSError: EBADF, whatever the file's handler refuses with, and Blocked
-        (EINTR) when nobody can bring about what the call waits for.
+        (EINTR) when nobody can bring about what the call waits for. TypeError for what is no number.
         """
+        if fd.__class__ is not int or nr.__class__ is not int:
+            given.number("fd", fd), given.number("nr", nr)
         return self._run("ioctl", self.pid, self._ioctl, (fd, nr, arg))  # type: ignore[no-any-return]
 
     def begin(self, fd: int, nr: int, arg: int | Wire = 0) -> Call:
         """Begin an ioctl without driving it: a Call, to be stepped or finished. A Wire is read back when the call is done."""
+        given.number("fd", fd), given.number("nr", nr)
         return self._run("begin", self.pid, self._begin, (fd, nr, arg))  # type: ignore[no-any-return]
 
     def _ioctl(self, fd: int, nr: int, arg: int | Wire) -> int:
@@ -265,7 +252,7 @@ class Process:
             return self._arena.lend(arg)
         if isinstance(arg, int):
             return int(arg)
-        raise TypeError(f"the argument of an ioctl is a number or a Wire, not {arg!r}")
+        raise TypeError(f"the argument of an ioctl is a number or a Wire, not {given.shown(arg)}")
 
     # ------------------------------------------------------------ memory
 
@@ -304,7 +291,9 @@ class Process:
 
     @entry
     def get(self, hva: int, kind: type[W]) -> W:
-        """The structure of this kind at `hva`. Raises EFAULT."""
+        """The structure of this kind at `hva`. Raises EFAULT, and TypeError for what is no kind of Wire."""
+        if not (isinstance(kind, type) and issubclass(kind, Wire)):
+            raise TypeError(f"kind is a class of Wire, not {given.shown(kind)}")
         return kind.unpack(self.task.mm.read(hva, kind.SIZE))
 
     # --------------------------------------------------- the process itself

@@ -1,4 +1,4 @@
-"""System calls: methods of a process that are entries through the gate, and rows of the trace."""
+"""System calls: methods of a process that are entries through the gate, and the rows of the trace that tell of processes."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from functools import wraps
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from sevlab.given import checked
 from sevlab.kvm.fd import KvmError
 from sevlab.trace import Event, name, u16, u32, u64
 
@@ -17,6 +18,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 U32, U64 = 0xFFFFFFFF, 0xFFFFFFFF_FFFFFFFF
+
+
+class ProcessMade(Event, lane="vmm"):
+    """A process appeared."""
+
+    pid: u32
+    process: name
+    cgroup: name
+
+
+class ProcessGone(Event, lane="vmm"):
+    """A process is gone, and the kernel has cleaned up after it."""
+
+    pid: u32
+    process: name
 
 
 class Syscall(Event, lane="vmm"):
@@ -43,7 +59,10 @@ class Ioctl(Event, lane="vmm"):
 
 
 def entry(method: F) -> F:
-    """A method that is a system call: an entry through the gate, by this name in the journal, and a row of the trace."""
+    """A method that is a system call: an entry through the gate, by this name in the journal, and a row of the trace.
+
+    What its signature does not let in never comes to the kernel: TypeError.
+    """
     name = method.__name__
     what = name.lstrip("_")
 
@@ -65,7 +84,7 @@ def entry(method: F) -> F:
         return self._run(name, self.pid, MethodType(call, self), args, kw)
 
     enter.syscall = True  # type: ignore[attr-defined]
-    return enter  # type: ignore[return-value]
+    return checked(enter)  # type: ignore[return-value]
 
 
 def _shown(value: Any) -> int:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sevlab.kvm.kernel import Kernel
 
 NOFILE = 1024  # RLIMIT_NOFILE
+CAPS = ("CAP_IPC_LOCK", "CAP_SYS_ADMIN")  # the capabilities that a process of the course may have
 
 
 class MemFile(File):
@@ -85,7 +86,7 @@ class Task:
             number += 1
         if number >= NOFILE:
             file.put()
-            raise KvmError(EMFILE)  # RLIMIT_NOFILE
+            raise KvmError(EMFILE, why=f"{self.name} has all {NOFILE} descriptors of its RLIMIT_NOFILE in use")
         self.fds[number] = file
         return number
 

@@ -9,16 +9,19 @@
 from __future__ import annotations
 
 from sevlab.lab.attempt import Refusal, attempt
+from sevlab.lab.breaking import breakable
 from sevlab.lab.bus import blocks, bus, legible, page_of, search
 from sevlab.lab.channel import unwrap
 from sevlab.lab.foreign import ForeignVerdict, foreign_verdict, real_image_verdict
 from sevlab.lab.ladders import ladder
 from sevlab.lab.launches import before_launch, deliver, empty_guest, tampering, two_pages
+from sevlab.lab.linked import link
 from sevlab.lab.platforms import chain_steps, exported_chain, home_made_chain
 from sevlab.lab.policy import policy_bits
 from sevlab.lab.prediction import Answer, Prediction, predict
 from sevlab.lab.reader import Result, check, exercise, progress, reader
-from sevlab.lab.sequence import lanes, schedules
+from sevlab.lab.sequence import lanes
+from sevlab.lab.sequence_schedules import schedules
 from sevlab.lab.show import Text, flip, hexdump, layout, table, verdicts
 from sevlab.lab.story import story
 from sevlab.lab.tweak import Box, solve_tweaks
@@ -31,8 +34,8 @@ from sevlab.lab.views_topology import topology
 
 __all__ = [
     "Answer", "Box", "ForeignVerdict", "Prediction", "Refusal", "Result", "Text", "attempt", "before_launch", "blocks",
-    "bus", "chain_steps", "check", "deliver", "empty_guest", "exercise", "exported_chain", "flip", "foreign_verdict",
-    "hexdump", "home_made_chain", "keytree", "ladder", "lanes", "layout", "legible", "lens", "machine", "page_of",
+    "breakable", "bus", "chain_steps", "check", "deliver", "empty_guest", "exercise", "exported_chain", "flip", "foreign_verdict",
+    "hexdump", "home_made_chain", "keytree", "ladder", "lanes", "layout", "legible", "lens", "link", "machine", "page_of",
     "pagemap", "policy_bits", "predict", "progress", "reader", "real_image_verdict", "schedules", "search",
     "solve_tweaks", "story", "table", "tampering", "timeline", "topology", "two_pages", "unwrap", "verdicts",
 ]  # fmt: skip

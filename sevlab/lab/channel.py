@@ -7,7 +7,7 @@ from typing import Any
 from sevlab import crypto
 from sevlab.abi import session as wire
 from sevlab.abi.cert import SevCert
-from sevlab.host import Host, XrayTaken
+from sevlab.host import Host
 from sevlab.lab.show import Text, table
 
 
@@ -15,14 +15,13 @@ def unwrap(host: Host, session: Any) -> Text:
     """Every key between the two Diffie-Hellman halves and the transport keys, as a table.
 
     `session` has `.godh` and `.session`, as an owner sends them. The platform's
-    private key is an x-ray: the look leaves a row in the trace.
+    private key is an x-ray: the look leaves a row in the trace and is saved with the journal.
 
     Raises ValueError for a session that was not made for this platform.
     """
-    pdh = host.psp.keys.pdh
-    if pdh is None:
+    if host.psp.keys.pdh is None:
         raise ValueError("the platform was not brought up: it has no Diffie-Hellman key")
-    host.trace.emit(XrayTaken, "the private half of the PDH")
+    pdh = host.xray.keys().pdh
     sent = wire.Session.unpack(session.session)
     z = crypto.ecdh(pdh.d, SevCert.unpack(session.godh).public)
     master = crypto.kdf(z, wire.LABEL_MASTER_SECRET, sent.nonce)

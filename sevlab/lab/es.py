@@ -6,22 +6,30 @@ stand in the notebook, the answers here. An answer only looks.
 
 from __future__ import annotations
 
+import ast
+import inspect
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 from sevlab import vmm
-from sevlab.abi.ghcb import OFFSETS, VALID_BITS, Ghcb
+from sevlab.abi import ghcb
+from sevlab.abi.ghcb import OFFSETS, Ghcb
 from sevlab.abi.kvm import KVM_GET_MP_STATE, kvm_mp_state
 from sevlab.abi.vmsa import Vmsa, vmsa_page
 from sevlab.guest.smp import PAGE, TRAMPOLINE
 from sevlab.host import Host
 from sevlab.hw.access import Fetched
-from sevlab.kvm import designs
+from sevlab.kvm import vmgexit
 from sevlab.kvm.ap import SipiDelivered
+from sevlab.kvm.designs import Design
+from sevlab.kvm.ghcb import Snapshot
 from sevlab.lab.attempt import Refusal, attempt
+from sevlab.lab.ladders import Rungs
 from sevlab.lab.prediction import Answer
 from sevlab.lab.sealed import (
+    POSTED_HOLD,
     SAID,
     ask,
     boss,
@@ -32,23 +40,37 @@ from sevlab.lab.sealed import (
     clerk,
     courier,
     disturb,
+    exchange,
     false_call,
     foreign_table,
     impossible,
     parked,
+    press,
     teller,
 )
-from sevlab.lab.show import Text, table
+from sevlab.lab.show import Text, layout, table
+from sevlab.lab.views import Picture, View, facts
 
 __all__ = [
-    "SAID", "ask", "boss", "call", "classic", "classic_ap", "classically", "clerk", "courier", "disturb", "false_call",
-    "foreign_table", "impossible", "parked", "teller",
+    "POSTED_HOLD", "SAID", "ask", "boss", "call", "classic", "classic_ap", "classically", "clerk", "courier", "disturb",
+    "exchange", "false_call", "foreign_table", "impossible", "parked", "press", "teller",
 ]  # fmt: skip
 
 STATES = {0: "RUNNABLE", 1: "UNINITIALIZED", 2: "INIT_RECEIVED", 3: "HALTED", 4: "SIPI_RECEIVED", 9: "AP_RESET_HOLD"}
-# 6.1 with the hold of 2020: the two never met, and it says so.
-POSTED_HOLD = replace(designs.LINUX_6_1, name="6.1, hold as posted", ap_boot=designs.HLT_LOOP_FLAG)
 PARTS = ("rax", "rbx", "rcx", "rdx", "rsp", "rip")
+CODES = ("sw_exit_code", "sw_exit_info_1", "sw_exit_info_2")
+ASKED = ("rax", "rcx", "rdx", "rbx", "xcr0")
+AREA = ("cs", "efer", "cr0", "rflags", "rip", "rsp", "rax", "rcx", "rdx", "rbx")
+AREA_NOTES = {"cs": "selector, attributes, limit, base", "rip": "the next instruction"}
+# What the guest and KVM say to each other, and what becomes of processors: kinds of rows, for lanes(kinds=).
+SPOKEN = frozenset({"VmExit", "VmgexitEnter", "VmgexitExit", "VmgexitMsrEnter", "Held", "JumpTable", "Logged"})
+STARTED = frozenset({"Message", "MpState", "SipiDelivered", "Held"})
+RULES = {
+    "now.usage": "the usage field is not 0",
+    "not all(map(now.valid, CODE_FIELDS))": "exit code, info1 or info2 lacks its bit",
+    "row is None": "KVM knows no such exit code",
+    "row.handler is None or not all(map(now.valid, row.needs(now)))": "a field that it needs lacks its bit",
+}
 
 
 # ------------------------------------------------------------------ what is shown
@@ -62,28 +84,105 @@ def registers(vm: Any) -> dict[str, str]:
     return {name: f"{getattr(found[0], name):#x}" for name in PARTS}
 
 
-def side_by_side(vms: Mapping[str, Any]) -> Text:
-    """`registers` of several guests, a column each."""
-    columns = {title: registers(vm) for title, vm in vms.items()}
+def side_by_side(columns: Mapping[str, Mapping[str, str]]) -> Text:
+    """The `registers` of several guests, a column each."""
     return table([{"register": name, **{title: found[name] for title, found in columns.items()}} for name in PARTS])
 
 
-def measured(host: Host, eip: int) -> Text:
-    """The registers with which QEMU has a processor begin at `eip`, as they are measured: those that are not zero."""
-    page = Vmsa.unpack(vmsa_page(eip, signature=host.chip.signature))
-    wanted = {"cs.base": page.cs.base, "rip": page.rip, "rdx": page.rdx, "rflags": page.rflags, "cr0": page.cr0, "efer": page.efer}
-    return table([{"register": name, "value": f"{value:#x}"} for name, value in wanted.items()])
+def measured(host: Host, eip: int) -> Vmsa:
+    """The save area with which QEMU has a processor begin at `eip`, as it is measured."""
+    return Vmsa.unpack(vmsa_page(eip, signature=host.chip.signature))
 
 
-def vouched(page: Ghcb) -> Text:
-    """What a guest vouches for in a GHCB: the fields whose valid bit is set, and what else lies there."""
-    rows = []
-    for name, bit in VALID_BITS.items():
-        value, valid = getattr(page, name), page.is_valid(name)
-        if valid or value:
-            dot = "●" if valid else "·"
-            rows.append({"field": name, "offset": f"{OFFSETS[name]:#x}", "bit": bit, "valid": dot, "value": f"{value:#x}"})
-    return table(rows)
+def save_area(host: Host, vm: Any, number: int = 0) -> Vmsa:
+    """A vCPU's save area as its host reads it: of a plain guest the kernel's own copy, of a sealed one the bytes in memory."""
+    vcpu = host.kernel.vm_of(vm.process, vm.fd).vcpus[number]
+    return Vmsa.unpack(host.probe(sealed_area(host, vm, number), PAGE) if vcpu.vmsa_pfn else vcpu.vmsa_page())
+
+
+def area(page: Vmsa, beside: Vmsa | None = None, names: tuple[str, str] = ("this", "beside"), title: str = "") -> Text:
+    """The registers of a save area that the lab speaks of, alone or with another area beside it.
+
+    Beside another one the registers have no notes: what they are was said of the first.
+    """
+    title = title or ("save area" if beside is None else f"save area, {names[0]}")
+    return layout(page, AREA_NOTES if beside is None else None, only=AREA, beside=beside, names=names, title=title)
+
+
+def vouched(page: Ghcb, title: str = "GHCB") -> Text:
+    """A request as its host reads it: a dot where the guest vouches for a field, a ring where bytes were left over."""
+    shown = tuple(name for name in (*CODES, *ASKED) if page.is_valid(name) or getattr(page, name))
+    return layout(page, only=tuple(sorted(shown, key=OFFSETS.__getitem__)), title=title, writers=dict.fromkeys(shown, "G"))
+
+
+def answered(page: Ghcb, request: Ghcb) -> Text:
+    """The page after the answer beside the request: who wrote each field last, and for which the host vouches now."""
+    fields = sorted({*CODES, *ASKED} - {"xcr0"}, key=OFFSETS.__getitem__)
+    writers = {name: "K" if page.is_valid(name) else "G" for name in fields}
+    return layout(page, only=fields, beside=request, names=("answer", "request"), writers=writers, title="GHCB after the answer")
+
+
+def checks(request: Ghcb, *kernels: Design) -> Rungs:
+    """The checks that KVM makes of a request, in their order, and how they went on each of these kernels (at most two).
+
+    The rules are those of `sevlab.kvm.vmgexit.validate`: each is one of its questions.
+    """
+    columns = []
+    for design in kernels:
+        vcpu: Any = SimpleNamespace(vm=SimpleNamespace(kernel=SimpleNamespace(design=design)))
+        page = request.pack()
+        now = Snapshot(request.ghcb_usage, int.from_bytes(page[OFFSETS["valid_bitmap"] :][:16], "little"), request.sw_exit_code,
+                       request.sw_exit_info_1, request.sw_exit_info_2, request.sw_scratch, page)  # fmt: skip
+        ends = "told to the guest" if design.ghcb.polite else "ends KVM_RUN, EINVAL"
+        columns.append((f"{design.name}: {ends}", _rungs(vcpu, now)))
+    return Rungs("VMGEXIT", columns)
+
+
+def _rungs(vcpu: Any, now: Snapshot) -> list[dict[str, str]]:
+    """The questions of `validate`, read from its source: passed, then the one that it answers with, then those never asked."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(vmgexit.validate)))
+    values: dict[str, Any] = {"vcpu": vcpu, "now": now}
+    found, asking = [], True
+    for line in tree.body[0].body:  # type: ignore[attr-defined]
+        if isinstance(line, ast.Assign) and asking:
+            exec(compile(ast.Module([line], []), "<validate>", "exec"), vars(vmgexit), values)
+        if not isinstance(line, ast.If):
+            continue
+        rule, code = ast.unparse(line.test), ast.unparse(line.body[0].value)  # type: ignore[attr-defined]
+        refused = asking and bool(eval(rule, vars(vmgexit), values))
+        state = "refused" if refused else "passed" if asking else "unasked"
+        asking = asking and not refused
+        short = f"info2 {getattr(ghcb, code)}"
+        source = f"sev_es_validate_vmgexit: {rule}"
+        row = {"words": RULES[rule], "code": short, "state": state, "by": "kernel", "letter": "K", "source": source, "fw": ""}
+        found.append(row)
+    return found
+
+
+def area_lens(host: Host, vm: Any, number: int = 0) -> View:
+    """The first 1,024 bytes of a sealed vCPU's save area: what the bus carries, and, as an x-ray, what it means."""
+    n = 1024
+
+    def hpa() -> int:
+        return sealed_area(host, vm, number)
+
+    def widget(made: Any) -> Any:
+        asid = host.kernel.vm_of(vm.process, vm.fd).sev.asid
+        eyes = [
+            made.Eye("the bus", lambda at: at.dram.read(hpa(), n), "B", False, "", "carries"),
+            made.Eye("the guest's key", lambda at: at.xray.read(asid, hpa(), n), "G", True, "", "reads"),
+        ]
+        lens = made.Lens(eyes, host=host, where=f"save area of vCPU {number} · hpa {hpa():#x}", facts=facts(host), title="lens")
+        lens.got_select("", lens.key(0, 0x1F0 // 16))  # where RAX lies
+        return lens
+
+    def text() -> str:
+        found = Picture("lens", [f"save area of vCPU {number}", f"hpa {hpa():#x}", *facts(host)])
+        found.row("0x1f0, rax", host.dram.read(hpa() + 0x1F0, 16).hex(" "))
+        found.row("0x170, rip", host.dram.read(hpa() + 0x170, 16).hex(" "))
+        return str(found)
+
+    return View("lens", widget, text)
 
 
 def sealed_area(host: Host, vm: Any, number: int = 0) -> int:
@@ -113,27 +212,23 @@ def observed(host: Host, vm: Any, count: int, at: int = 0x1F0) -> list[bytes]:
 # ------------------------------------------------------------------ answers, part A
 
 
-def shown(vm: Any) -> Answer:
-    """Scene 1: which registers of a plain SEV guest does its host read?"""
-    found = registers(vm)
+def shown(found: Mapping[str, str]) -> Answer:
+    """Scene 1: which registers of a plain SEV guest does its host read? `found`: its `registers`."""
     says = "all" if int(found["rip"], 16) and int(found["rsp"], 16) else "those of the request"
     because = "At each exit the processor leaves them in memory of the host's. SEV encrypts the guest's memory, and this never was."
-    return Answer(says, side_by_side({"SEV": vm}), because)
+    return Answer(says, side_by_side({"SEV": found}), because)
 
 
-def where_it_runs(plain: Any, sealed: Any) -> Answer:
-    """Scene 2: what does KVM_GET_REGS say about a sealed vCPU on Linux 6.1?"""
-    found = attempt(sealed.vcpus[0].registers)
-    known = not isinstance(found, Refusal) and found[0].rip
-    says = "0, and where it runs" if known else "0, and nothing about where it runs"
-    says = found.errno_name if isinstance(found, Refusal) else says
+def where_it_runs(plain: Mapping[str, str], sealed: Mapping[str, str]) -> Answer:
+    """Scene 2: what does KVM_GET_REGS say about a sealed vCPU on Linux 6.1? Given are the `registers` of both."""
+    rip = sealed["rip"]
+    says = "0, and nothing about where it runs" if rip == "0x0" else "0, and where it runs" if rip.startswith("0x") else rip
     because = "The kernel gives what it last knew: what the guest has shown it for its request, and zeros."
     return Answer(says, side_by_side({"SEV": plain, "SEV-ES": sealed}), because)
 
 
-def refused_registers(vm: Any) -> Answer:
-    """Scene 2: and on 6.12, where VMs have types?"""
-    found = attempt(vm.vcpus[0].registers)
+def refused_registers(found: Any) -> Answer:
+    """Scene 2: and on 6.12, where VMs have types? `found`: the registers, or the refusal."""
     says = found.errno_name if isinstance(found, Refusal) else "0"
     return Answer(says, found if isinstance(found, Refusal) else "", "A refusal is a better answer than a wrong one.")
 
@@ -192,10 +287,14 @@ def stray(before: Sequence[str], after: Sequence[str], said: int) -> Answer:
     return Answer("their work" if worked else "parked again", f"before: {', '.join(before)}\nafter:  {', '.join(after)}", because)
 
 
-def table_kept(host: Host, vm: Any) -> Answer:
-    """Scene 6: what does the host know of the jump table?"""
-    gpa = host.kernel.vm_of(vm.process, vm.fd).sev.ap_jump_table
-    content = vm.read(gpa, 4)
+def table_of(host: Host, vm: Any) -> tuple[int, bytes]:
+    """Where the kernel thinks the jump table is, a gpa, and the four bytes that the VMM reads there."""
+    gpa = int(host.kernel.vm_of(vm.process, vm.fd).sev.ap_jump_table)
+    return gpa, vm.read(gpa, 4)
+
+
+def table_kept(gpa: int, content: bytes) -> Answer:
+    """Scene 6: what does the host know of the jump table? Given is its `table_of`."""
     plain = b"\0\0" + (TRAMPOLINE >> 4).to_bytes(2, "little")
     because = "One number is kept by the host, and given back on request. The table itself lies in private memory."
     says = "its address" if content != plain else "address and content"
@@ -209,13 +308,22 @@ def review(rows: Sequence[Mapping[str, Any]]) -> Answer:
     return Answer({0: "neither", 1: good[0] if good else "", 2: "both"}[len(good)], table(rows), because)
 
 
-def replaced(design: Any, processors: int = 3, seed: int = 7) -> dict[str, Any]:
+class Replaced(NamedTuple):
+    """A machine on which the VMM was replaced under parked APs: the entry before, and what came of it."""
+
+    host: Host
+    before: int
+    row: dict[str, Any]
+
+
+def replaced(design: Any, processors: int = 3, seed: int = 7) -> Replaced:
     """Park APs, replace the VMM under the guest, call them: what the new VMM saw, and how many calls were answered."""
-    with Host("rome", design, seed=seed) as host:
-        vm = parked(host, processors)
-        moved = vmm.move(vm, to=host.process("qemu-2", memlock=1 << 30))
-        seen = states(moved)
-        return {"kernel": design.name, "what the new VMM sees": seen[1], "calls answered": call(moved)}
+    host = Host("rome", design, seed=seed)
+    vm = parked(host, processors)
+    before = host.n
+    moved = vmm.move(vm, to=host.process("qemu-2", memlock=1 << 30))
+    seen = states(moved)
+    return Replaced(host, before, {"kernel": design.name, "what the new VMM sees": seen[1], "calls answered": call(moved)})
 
 
 def caught(last: Any, dmesg: Sequence[str]) -> Answer:

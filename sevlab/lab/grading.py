@@ -5,8 +5,9 @@ found before it says where to look. `judge` gives one of four outcomes.
 
 The kinds of check differ in what machine they look at:
 `value` and `state` at the reader's own case, `fresh` at three cases of other
-seeds on which the answer (a function) is run, `journal` at a new machine that
-repeats the reader's journal.
+seeds on which the answer (a function) is run, `journal` at new machines that
+repeat the journal (`repeated`): the reader's own, or, where the answer is a
+function, those of three such cases.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Finding(NamedTuple):
 class Diagnosis(NamedTuple):
     """One way to go astray: `fits(case, answer, finding)`, and what is said to it.
 
-    `fits` answers with a truth value, or with a dict that fills the `{}` of `says`. `look` names the place to look at.
+    `fits` answers with a truth value, or with a dict that fills the `{}` of `says` and `look`. `look` names the place to look at.
     """
 
     name: str
@@ -157,7 +158,8 @@ def judge(exercise: Exercise, case: Any, answer: Any, seed: int = 7) -> Verdict:
     if fault:
         return Verdict(NOT_YET, fault, look=exercise.look, diagnosis="wants", xrays=xrays)
     try:
-        cases = [exercise.setup(seed + more) for more in OTHERS] if exercise.kind == "fresh" else [case]
+        fresh = exercise.kind == "fresh" or (exercise.kind == "journal" and callable(answer))
+        cases = [exercise.setup(seed + more) for more in OTHERS] if fresh else [case]
         finding = Finding(())
         for one in cases:
             finding = exercise.check(one, answer)
@@ -175,8 +177,9 @@ def _diagnosed(exercise: Exercise, case: Any, answer: Any, finding: Finding, xra
     for diagnosis in exercise.diagnoses:
         fits = diagnosis.fits(case, answer, finding)
         if fits:
-            words = diagnosis.says.format(**fits) if isinstance(fits, Mapping) else diagnosis.says
-            return Verdict(NOT_YET, words, finding.rows, diagnosis.look or exercise.look, diagnosis.name, xrays)
+            said = diagnosis.says, diagnosis.look or exercise.look
+            words, look = (text.format(**fits) for text in said) if isinstance(fits, Mapping) else said
+            return Verdict(NOT_YET, words, finding.rows, look, diagnosis.name, xrays)
     return Verdict(NOT_YET, "", finding.rows, exercise.look, "", xrays)
 
 
@@ -205,11 +208,15 @@ def looks(case: Any) -> int:
 def repeated(host: Any, programs: Sequence[Any] = ()) -> Any:
     """A new machine that repeats this one's journal, by way of a file: nothing but what was done counts.
 
-    `programs` are the reader's own guests. Raises sevlab.journal_format.JournalError where the journal cannot be kept.
+    `programs` are guests that the file cannot name, beside those that the journal itself has started.
+    Raises sevlab.journal_format.JournalError where the journal cannot be kept.
     """
     from sevlab.host import Host
+    from sevlab.hw.program import Program
+
+    started = [arg for _, _, _, args, _ in host.journal.entries for arg in args if isinstance(arg, Program)]
 
     file = io.BytesIO()
     host.save(file)
     file.seek(0)
-    return Host.load(file, programs)
+    return Host.load(file, [*programs, *started])

@@ -90,6 +90,14 @@ def hole(name: str, design: designs.Design, seed: int = 7) -> str:
         return HOLES[name](host)
 
 
+def played(name: str, seed: int = 7) -> tuple[Host, Host]:
+    """One of HOLES played on both kernels: the two hosts, later kernel first, for whoever wants to see what they did."""
+    later, first = (Host(design=design, seed=seed, memory=1 << 30) for design in reversed(KERNELS))
+    for host in (later, first):
+        HOLES[name](host)
+    return later, first
+
+
 def holes(*names: str) -> Text:
     """Calls that the two kernels may answer differently (all of HOLES, or those named): a row each."""
     wanted = names or tuple(HOLES)

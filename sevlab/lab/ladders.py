@@ -58,12 +58,23 @@ class Step(NamedTuple):
         }
 
 
+Column = tuple[str, list[dict[str, str]]]  # a design's name, and its rungs as rows
+
+
 class Rungs:
     """The ladder of a call, for one design or two: `columns` are (design, rows). Displayed, it is a picture or text."""
 
-    def __init__(self, name: str, columns: Sequence[tuple[str, list[dict[str, str]]]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        columns: Sequence[Column],
+        broken: Callable[[frozenset[int]], list[Column]] | None = None,
+        breakable: frozenset[int] = frozenset(),
+    ) -> None:
         self.name = name
         self.columns = list(columns)
+        # `broken` makes the call anew with the rungs of some numbers made wrong; `breakable` are those it can (see breaking.py).
+        self.broken, self.breakable = broken, breakable
         self._card: Any = None
 
     def describe(self) -> str:
@@ -77,23 +88,36 @@ class Rungs:
                 if row["by"] != by:
                     by = row["by"]
                     lines.append(f"  the {by} refuses if")
-                end = {"refused": "  <- refused" + (f", {row['fw']}" if row["fw"] else ""), "also": "  (also wrong, never asked)"}
+                why = "".join(f", {row[key]}" for key in ("fw", "tag") if row.get(key))
+                end = {"refused": f"  <- refused{why}", "also": "  (also wrong, never asked)"}
                 head = f"  {number:3} {signs[row['state']]} {row['code']:<{_wide(rows)}}"
                 lines.append(f"{head}  {row['words']}{end.get(row['state'], '')}")
         return "\n".join(lines)
 
     __repr__ = describe
 
+    @property
+    def widget(self) -> Any:
+        """The live picture. Asking for it raises ImportError where the widgets are not installed."""
+        from sevlab.lab.ask import widgets
+
+        if self._card is None:
+            made = widgets("ladder")
+
+            def drawn(columns: Sequence[Column]) -> list[Any]:
+                return [made.Column(name, [made.Rung(**row) for row in rows]) for name, rows in columns]
+
+            broken = self.broken
+            again = None if broken is None else lambda wrong: drawn(broken(wrong))
+            self._card = made.Ladder(drawn(self.columns), call=self.name, on_call=again, breakable=self.breakable or None)
+        return self._card
+
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        from sevlab.lab.ask import live, widgets
+        from sevlab.lab.ask import live
 
         if not live():
             return {"text/plain": self.describe()}
-        if self._card is None:
-            made = widgets("ladder")
-            columns = [made.Column(name, [made.Rung(**row) for row in rows]) for name, rows in self.columns]
-            self._card = made.Ladder(columns, call=self.name)
-        data, metadata = self._card._repr_mimebundle_()
+        data, metadata = self.widget._repr_mimebundle_()
         return {**data, "text/plain": self.describe()}, metadata
 
 
@@ -101,10 +125,11 @@ def _wide(rows: Sequence[dict[str, str]]) -> int:
     return max(len(row["code"]) for row in rows)
 
 
-def ladder(what: Any, *, design: designs.Design | None = None, beside: designs.Design | None = None) -> Rungs:
+def ladder(what: Any, *, design: designs.Design | None = None, beside: designs.Design | None = None, tag: str = "") -> Rungs:
     """The rungs of a call: by its name, by its handler, or by a refusal (an OSError, or what `lab.attempt` returned).
 
-    `design` is the kernel (of a refusal: its own), `beside` another one for the second column.
+    `design` is the kernel (of a refusal: its own), `beside` another one for the second column. `tag` is put on the rung that
+    refused: that it does is a known defect.
     Raises LookupError for a call that has no ladder.
     """
     error = what.error if isinstance(what, Refusal) else what if isinstance(what, OSError) else None
@@ -114,10 +139,21 @@ def ladder(what: Any, *, design: designs.Design | None = None, beside: designs.D
     else:
         name, handler, design = _refused(error, design)
         first = _went(_steps(name, handler), error)
-    columns = [((design or designs.LINUX_6_1).name, [step.row for step in first])]
+    rows = [step.row | ({"tag": tag} if tag and step.state == "refused" else {}) for step in first]
+    columns = [((design or designs.LINUX_6_1).name, rows)]
     if beside is not None:
         columns.append((beside.name, [step.row for step in _steps(name, _named(name, beside)[1])]))
     return Rungs(name, columns)
+
+
+def firmware(command: str) -> Rungs:
+    """The rungs of a firmware command for which KVM has no call of its own: the driver's, then the firmware's.
+
+    Raises LookupError for a command that is none, or that sevlab does not model.
+    """
+    if getattr(Cmd, command, None) not in FIRMWARE:
+        raise LookupError(f"sevlab does not model {command}, so there is no ladder of it")
+    return Rungs(command, [("firmware", [step.row for step in _firmware(command)])])
 
 
 # ------------------------------------------------------------- which call
@@ -147,9 +183,10 @@ def _refused(error: OSError, design: designs.Design | None) -> tuple[str, Callab
         own = _design(frame)
         kernel = design or own
         if frame.f_code is sev_commands.memory_encrypt_op.__code__:
-            row = frame.f_locals.get("row")
-            if row is not None:
-                return f"KVM_SEV_{SEV_CMD_NAMES[frame.f_locals['cmd'].id]}", row.handler, kernel
+            cmd = frame.f_locals.get("cmd")  # None: it could not be read
+            row = None if cmd is None else sev_commands.commands(kernel).get(cmd.id)
+            if cmd is not None and row is not None:
+                return f"KVM_SEV_{SEV_CMD_NAMES[cmd.id]}", row.handler, kernel
         for name, seam in CAPABILITIES.items():
             enable = getattr(getattr(kernel, seam), "enable", None)
             if enable is not None and frame.f_code is enable.__code__:
@@ -334,5 +371,5 @@ def _source(step: Step) -> str:
     where = original[1] if original else step.code.co_name
     if step.by is PSP:
         where = f"firmware, {where}"
-    words = step.rung.note
-    return f"{where}: {words or step.rung.rule}"
+    note = step.rung.note  # what has no words of the original is Python of ours, and what are the rung's words is not said twice
+    return f"{where}: {note}" if note and note != plain(step.rung) else where

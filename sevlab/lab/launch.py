@@ -7,16 +7,58 @@ nothing. Each function only looks.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
+from sevlab.abi.sev_buffers import LaunchUpdateData
 from sevlab.crypto import sha256
 from sevlab.host import Host
+from sevlab.journal import Packed
 from sevlab.lab.attempt import Refusal
 from sevlab.lab.bus import bus, legible, page_of, search
+from sevlab.lab.look import Look, look_at, rung_of
 from sevlab.lab.platforms import chain_steps
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import table
 from sevlab.owner import ChainVerdict, MeasurementVerdict
+from sevlab.wire import Wire
+
+Wired = TypeVar("Wired", bound=Wire)
+
+CERTIFICATES = ("ARK", "ASK", "CEK", "OCA", "PEK", "PDH")  # the keys of scene 4
+AGREED = ("PDH", "GODH", "Z", "KEK, KIK", "TEK", "TIK")  # those of scene 3
+LEFT = ("TEK", "TIK", "VEK")  # and what is left of them in scene 9
+
+
+def command(host: Host, vm: Any, gpa: int, n: int) -> LaunchUpdateData:
+    """Scene 1: all that the firmware is told of `n` bytes of a guest at `gpa`."""
+    return LaunchUpdateData(handle=vm.handle, paddr=host.hpa(vm.process, vm.hva(gpa, n)), len=n)
+
+
+def given(host: Host, kind: type[Wired]) -> Wired:
+    """Scene 6: the last structure of a kind that a process of the host gave to its kernel, from the journal.
+
+    Raises LookupError where none did.
+    """
+    packed = [arg for _, _, _, args, _ in host.journal.entries for arg in args if isinstance(arg, Packed) and arg.kind is kind]
+    if not packed:
+        raise LookupError(f"nobody gave the kernel a {kind.__name__}")
+    return kind.unpack(packed[-1].data)
+
+
+def in_message(message: Any) -> Look:
+    """Where the card of launch.measure leads: to the first of the fields in the message above."""
+    return look_at({"the 56 bytes under the MAC": (message, "a measurement")})
+
+
+def in_policy(told: Any, rungs: Any) -> Look:
+    """Where the card of launch.policy leads: to a rung of the ladder of scene 6, or to the policy in what the VMM says there."""
+    field = look_at({"the policy that the VMM gives the kernel": (told, "policy")})
+    return lambda words: rung_of(rungs)(words) if words.startswith("the rung") else field(words)
+
+
+def in_keys(tree: Any) -> Look:
+    """Where the card of launch.zero leads: to TIK among the keys of a guest without a session."""
+    return look_at({"the TIK of a guest without a session": (tree, "TIK")})
 
 
 def order(host: Host, vm: Any, page_a: bytes, page_b: bytes) -> Answer:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain, count
 from typing import Any
 
 from sevlab import guest, owner, vmm
 from sevlab.abi import boot, ovmf
+from sevlab.abi.kvm import SEV_CMD_NAMES
 from sevlab.host import Host
 from sevlab.lab.attempt import Refusal, attempt
 from sevlab.lab.show import flip
@@ -30,6 +31,32 @@ def empty_guest(host: Host, *, size: int = 64 << 10, policy: int = POLICY) -> An
     steps.add_memory(vm, 0, size)
     steps.launch_start(vm, policy)
     return vm
+
+
+def by_hand(vm: Any) -> Callable[[str, str, str], None]:
+    """What `lab.machine` wants: a command that a reader presses is given to `vm`, as `empty_guest` made it.
+
+    LAUNCH_UPDATE_DATA loads its next page. Raises ValueError for a command that wants more than a press, OSError as refused.
+    """
+    slot, numbers = vm.slots[0], {name: number for number, name in SEV_CMD_NAMES.items()}
+    pages = iter(range(slot.gpa, slot.gpa + slot.size, PAGE))
+
+    def give(machine: str, command: str, token: str) -> None:
+        if command == "LAUNCH_UPDATE_DATA":
+            gpa = next(pages, None)
+            if gpa is None:
+                raise ValueError("every page of this guest is loaded already")
+            steps.update_data(vm, gpa, PAGE)
+        elif command == "LAUNCH_MEASURE":
+            steps.launch_measure(vm)
+        elif command == "DECOMMISSION":  # no process asks for it: the kernel does, when nobody holds the VM any more
+            vm.close()
+        elif command in ("LAUNCH_FINISH", "LAUNCH_UPDATE_VMSA"):
+            vm.sev_op(numbers[command])
+        else:
+            raise ValueError(f"{command} wants more than a press: somebody at the other end takes part in it")
+
+    return give
 
 
 def two_pages(host: Host, below: Any, top: Any) -> bytes:

@@ -5,26 +5,28 @@ Answers (what a card reveals) only look. What changes a machine says so.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sevlab import owner, vmm
+from sevlab import vmm
 from sevlab.abi import boot
 from sevlab.abi.kvm import (
+    KVM_CREATE_VCPU,
+    KVM_GET_VCPU_MMAP_SIZE,
     KVM_SET_USER_MEMORY_REGION,
     SEV_CMD_NAMES,
     kvm_userspace_memory_region,
 )
 from sevlab.guest.programs import SECRET
 from sevlab.host import Host
-from sevlab.hw.isa import hlt, load, program, sha256, store
+from sevlab.hw.isa import hlt, load, program, store
 from sevlab.kvm.sev_commands import SevCommand
 from sevlab.lab.attempt import Refusal, attempt
 from sevlab.lab.bus import bus
 from sevlab.lab.holders import rows, topology
 from sevlab.lab.holes import KERNELS, hole, holes
 from sevlab.lab.launches import two_pages
+from sevlab.lab.look import Look, look_at
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import table
 from sevlab.psp.firmware import CommandDone
@@ -34,7 +36,7 @@ PAGE = boot.PAGE
 HELPER = boot.TOP - 2 * PAGE  # where the lower page of a two-page image lies
 PRIVATE, SHARED, THEIRS = 0x1000, 0x2000, 0x3000
 LATE, DONE = 0x4000_0000, 0x4000  # a page that comes late, and where the guest says so
-WINDOW = 0x5000  # what the courier shares
+SMALL = 256 << 10  # bytes of memory of a guest whose pages are looked at one by one
 
 
 # ------------------------------------------------------------- programs
@@ -76,16 +78,6 @@ async def waits_for_a_page() -> None:
 async def fills_a_page() -> None:
     """A helper that puts the page there, under the guest's key."""
     await store(0x40000000, b"it has come late", c=True)
-    while True:
-        await hlt()
-
-
-@program
-async def diarist() -> None:
-    """A guest with three private pages, two of which are equal."""
-    await store(0x10000, b"my diary, page 1", c=True)
-    await store(0x11000, b"my diary, page 2", c=True)
-    await store(0x12000, b"my diary, page 1", c=True)
     while True:
         await hlt()
 
@@ -138,16 +130,31 @@ def readers(host: Host, vm: vmm.Vm, mirror: vmm.Vm, other: vmm.Vm) -> dict[str, 
 
 
 def one_more_vcpu(host: Host) -> bytes:
-    """The same without a mirror: a second vCPU of a guest itself begins at the helper. What it showed; the guest stays"
-    " on `host`."""
-    vm = vmm.launch(host, firmware=two_pages(host, below=helper, top=keeper), vcpus=2)
-    vm.finish()
-    vm.run()
-    regs, sregs = vm.vcpus[1].registers()
+    """The same without a mirror: a second vCPU of a guest itself begins at the helper. What it showed; both stay on `host`."""
+    vm = guest_with_helper(host)
+    fd = vm.ioctl(KVM_CREATE_VCPU, 1, step="CREATE_VCPU")
+    second = vmm.Vcpu(vm.process, 1, fd, vm.process.mmap(vm.process.ioctl(vm.kvm, KVM_GET_VCPU_MMAP_SIZE, 0), fd=fd))
+    regs, sregs = second.registers()
     sregs.cs.selector, sregs.cs.base, regs.rip = 0, 0, HELPER
-    vm.vcpus[1].set_registers(regs, sregs)
-    vm.vcpus[1].enter()
+    second.set_registers(regs, sregs)
+    second.enter()
     return vm.read(SHARED, 16)
+
+
+def with_a_mirror(host: Host) -> int:
+    """The same with a mirror, for whoever wants to compare: the journal's entry after which the two ways part."""
+    vm = guest_with_helper(host)
+    parted = host.n
+    vmm.mirror(vm, start=HELPER).run()
+    return parted
+
+
+def two_tenants(seed: int = 7) -> Host:
+    """A machine on which a guest of /a has a mirror, made by a process of /b; nobody has closed anything yet."""
+    host = Host(chip="rome", seed=seed, cgroups={"/a": {"sev": 1}, "/b": {"sev": 1}})
+    vm = guest_with_helper(host, process=host.process("qemu", cgroup="/a"), shared=True)
+    vmm.mirror(vm, host.process("helper", cgroup="/b"), start=HELPER)
+    return host
 
 
 # ------------------------------------------------------------- two views
@@ -161,7 +168,7 @@ class TwoViews:
 
     def __init__(self, host: Host) -> None:
         self.host = host
-        self.vm = vmm.launch(host, firmware=two_pages(host, below=fills_a_page, top=waits_for_a_page), name="qemu")
+        self.vm = vmm.launch(host, firmware=two_pages(host, below=fills_a_page, top=waits_for_a_page), name="qemu", memory=SMALL)
         self.vm.finish()
         process = self.vm.process
         self.fd = process.memfd(PAGE)
@@ -171,6 +178,7 @@ class TwoViews:
         self.mirror = vmm.mirror(self.vm, start=HELPER)
         self.mirrors = process.mmap(PAGE, fd=self.fd)
         see(self.mirror, 7, LATE, self.mirrors, PAGE)
+        self.ready = host.n  # the journal's entry when all of that was there
 
     def run(self) -> Any:
         """The guest's vCPU, once: its exit, or the refusal of KVM_RUN."""
@@ -204,56 +212,23 @@ def may_ask(mirror: vmm.Vm) -> list[dict[str, str]]:
     return found
 
 
-# ------------------------------------------------------------- the helper at work
+# ------------------------------------------------------------- where a card leads
 
 
-@program
-async def courier() -> None:
-    """Send three private pages out, each under a keystream from the owner's key (behind two heads of 20 bytes) and its number."""
-    key = await load(0x810028, 32, c=True)
-    for number in range(3):
-        text = await load(0x10000 + number * 0x1000, 16, c=True)
-        stream = sha256(key + number.to_bytes(8, "little"))
-        await store(0x5000 + number * 16, bytes(a ^ b for a, b in zip(text, stream, strict=False)), c=False)
-    while True:
-        await hlt()
+def in_topology(held: Any, host: Host) -> Look:
+    """mirror.table: to the mirror in the picture above."""
+    mirror = next(number for number, vm in host.kernel.vms.items() if vm.sev.owner is not None)
+    return look_at({"topology(host)": (held, f"vm {mirror}")})
 
 
-@program
-async def careless_courier() -> None:
-    """The same, without the number."""
-    key = await load(0x810028, 32, c=True)
-    for number in range(3):
-        text = await load(0x10000 + number * 0x1000, 16, c=True)
-        stream = sha256(key)
-        await store(0x5000 + number * 16, bytes(a ^ b for a, b in zip(text, stream, strict=False)), c=False)
-    while True:
-        await hlt()
+def who_pays(tenants: Any) -> Look:
+    """mirror.pays: to the charges of the two tenants of scene 6, on whom one can do the four steps by hand."""
+    return look_at({"misc.current of both": (tenants, "ledger /a sev")})
 
 
-def guest_with_courier(host: Host, key: bytes, program: Any = courier, seed: int = 1) -> vmm.Vm:
-    """A guest whose owner has checked it and sent `key` (32 bytes), for its courier, as the launch secret; it has run once."""
-    image = two_pages(host, below=program, top=diarist)
-    session = owner.new_session(host.chain()["pdh"], 1, seed=seed)
-    vm = vmm.launch(host, firmware=image, policy=1, session=session, name="qemu")
-    if not owner.check_measurement(vm.measurement or b"", digest=owner.expected_digest(image), tik=session.tik, policy=1):
-        raise ValueError("the owner does not trust this launch")
-    vm.inject_secret(*owner.wrap_secret(session.tek, session.tik, vm.measurement or b"", owner.secret_table([("luks-key", key)])))
-    vm.finish()
-    vm.run()
-    return vm
-
-
-def packets(vm: vmm.Vm) -> list[bytes]:
-    """What lies in the shared window: three packets of 16 bytes, as everybody sees them."""
-    window = vm.read(WINDOW, 48)
-    return [window[at : at + 16] for at in range(0, 48, 16)]
-
-
-def unpacked(key: bytes, sent: Sequence[bytes]) -> list[bytes]:
-    """The far end: the pages, from their packets and the owner's key."""
-    streams = [hashlib.sha256(key + number.to_bytes(8, "little")).digest() for number in range(len(sent))]
-    return [bytes(a ^ b for a, b in zip(one, stream, strict=False)) for one, stream in zip(sent, streams, strict=True)]
+def on_the_bus(lens: Any) -> Look:
+    """mirror.readers: to what the bus carries of the frame in the lens above."""
+    return look_at({"the frame on the bus": (lens, "the bus/0")})
 
 
 # ------------------------------------------------------------- the answers

@@ -1,24 +1,22 @@
-"""Lab `move`: two tenants, two designs, two callers in opposite directions; and what the machine says to each question.
+"""Lab `move`: guests that are moved, and what the machine says to each question.
 
-Answers (what a card reveals) only look. What changes a machine says so.
+Answers (what a card reveals) only look. What changes a machine says so. The two tenants of scenes 4 and 5 are in
+`two_tenants`, the two callers of scene 6 in `collision`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from textwrap import wrap
-from typing import Any, NamedTuple
+from typing import Any
 
 from sevlab import guest, vmm
 from sevlab.abi import boot
 from sevlab.abi.kvm import (
-    KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM,
     KVM_CHECK_EXTENSION,
     KVM_CREATE_VCPU,
     KVM_ENABLE_CAP,
     KVM_GET_REGS,
     KVM_RUN,
-    kvm_enable_cap,
     kvm_regs,
 )
 from sevlab.guest.programs import SHARED_GPA
@@ -27,16 +25,18 @@ from sevlab.hw.clock import COSTS
 from sevlab.kvm import designs
 from sevlab.kvm.process import Process
 from sevlab.lab.attempt import Refusal, attempt
+from sevlab.lab.collision import move_from, outcomes
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import Text, table
+from sevlab.lab.two_tenants import Tenants, pair
 from sevlab.psp.firmware import CommandDone
-from sevlab.schedules import Explored, explore
+from sevlab.schedules import Explored
 from sevlab.vmm import steps
 from sevlab.vmm.mirror import bare
 
 V11 = designs.replace(designs.LINUX_6_1, name="linux-6.1 with V11", move=designs.MOVE_V11)
-NAIVE = designs.replace(designs.LINUX_6_1, name="linux-6.1, locks taken naively", move=designs.MOVE_NAIVE)
 MEMORY = boot.MEMORY
+CALLS = frozenset({"Ioctl", "ContextMoved", "VmExit"})  # scene 1: what a picture shall show of the trace
 PACKET = 16 << 10  # bytes that SEND_UPDATE takes at a time
 
 
@@ -116,142 +116,19 @@ def dead_calls(old: vmm.Vm) -> Text:
 
 
 def _enable(dst: int, src: int, process: Process) -> int:
-    return process.ioctl(dst, KVM_ENABLE_CAP, _capability(src))
-
-
-def _capability(src: int) -> kvm_enable_cap:
-    return kvm_enable_cap(KVM_CAP_VM_MOVE_ENC_CONTEXT_FROM, args=(src, 0, 0, 0))
-
-
-# ------------------------------------------------------------- scenes 4 and 5: two tenants
-
-
-class Tenants(NamedTuple):
-    """A machine with tenant /a, who has a guest, and tenant /b, who has a process."""
-
-    host: Host
-    old: vmm.Vm
-    process: Process
-
-    @property
-    def current(self) -> tuple[int, int]:
-        """misc.current of /a and of /b."""
-        a, b = (self.host.kernel.root_cgroup.find(path).current["sev"] for path in ("/a", "/b"))
-        return a, b
-
-
-def tenants(design: designs.Design = designs.LINUX_6_1, *, full: bool = False, seed: int = 7) -> Tenants:
-    """Two tenants who may have one guest each; with `full`, /b has one already."""
-    host = Host(design=design, seed=seed, cgroups={"/a": {"sev": 1}, "/b": {"sev": 1}})
-    old = vmm.launch(host, program=guest.counter, shared=True, process=host.process("qemu-a", cgroup="/a"))
-    old.finish()
-    old.run()
-    if full:
-        steps.create_vm(host.process("other-b", cgroup="/b"))
-    return Tenants(host, old, host.process("qemu-b", cgroup="/b"))
-
-
-def balance(design: designs.Design) -> dict[str, str]:
-    """A row: who pays for a guest of /a that moves to /b, at four moments. On a machine of its own."""
-    two = tenants(design)
-    row = {"design": design.name, "before": _pair(two.current)}
-    vmm.move(two.old, to=two.process)
-    row["after the move"] = _pair(two.current)
-    two.old.process.kill()
-    row["old process killed"] = _pair(two.current)
-    two.process.kill()
-    return row | {"guest gone": _pair(two.current)}
-
-
-def _pair(books: tuple[int, int]) -> str:
-    return f"a {books[0]}, b {books[1]}"
-
-
-def into_a_full_tenant(design: designs.Design) -> dict[str, str]:
-    """A row: the same move while /b has all that it may have. On a machine of its own."""
-    two = tenants(design, full=True)
-    moved = attempt(vmm.move, two.old, to=two.process)
-    answer = moved.errno_name if isinstance(moved, Refusal) else "0"
-    guests = 1 + (not isinstance(moved, Refusal))
-    return {"design": design.name, "MOVE says": answer, "charged": _pair(two.current), "guests of b": str(guests)}
-
-
-def asked_afterwards(design: designs.Design) -> dict[str, str]:
-    """A row: what the source's vCPU answers after the move. On a machine of its own."""
-    two = tenants(design)
-    stood = two.old.vcpus[0].registers()[0]
-    vmm.move(two.old, to=two.process)
-    found = attempt(two.old.vcpus[0].registers)
-    ran = attempt(two.old.run)
-    return {
-        "design": design.name,
-        "RSP before": f"{stood.rsp:#x}",
-        "GET_REGS after": found.errno_name if isinstance(found, Refusal) else f"RSP {found[0].rsp:#x}",
-        "RUN after": ran.errno_name if isinstance(ran, Refusal) else ran.name,
-    }
-
-
-# ------------------------------------------------------------- scene 6: two callers
-
-
-def opposite(design: designs.Design, seed: int = 7) -> Explored:
-    """Two guests, and two calls begun at once: a from b, b from a. Every schedule of them, on a machine of its own."""
-    host = Host(design=design, seed=seed, memory=64 << 20)
-    process = host.process("vmm")
-    a, b = (steps.create_vm(process).fd for _ in range(2))
-    calls = [process.begin(dst, KVM_ENABLE_CAP, _capability(src)) for dst, src in ((a, b), (b, a))]
-    return explore(*calls, all=True)
-
-
-def outcomes(found: Explored) -> Text:
-    """The outcomes of all schedules as a table: how each call ended, and in how many schedules."""
-    return table([
-        {"": tile.letter, **{f"call {n}": end for n, end in enumerate(tile.ends, 1)}, "schedules": tile.schedules}
-        for tile in found.outcomes
-    ])  # fmt: skip
-
-
-def drawn(found: Explored) -> Text:
-    """Every schedule, one digit a step: which call moved. Those that never end are put first."""
-    lines = []
-    for tile in sorted(found.outcomes, key=lambda tile: not tile.deadlock):
-        names = [schedule for schedule, letter in found.every.items() if letter == tile.letter]
-        head = f"{tile.letter}  {'hangs' if tile.deadlock else 'ends'}"
-        lines += [head, *wrap(" ".join(names), 92, initial_indent="     ", subsequent_indent="     ")]
-    return Text("\n".join(lines))
-
-
-def stuck(found: Explored) -> Text:
-    """The machine after the shortest schedule that hangs: each call and what it waits for. Raises IndexError where none hangs."""
-    shortest = min((tile for tile in found.deadlocks), key=lambda tile: len(tile.schedule), default=None)
-    if shortest is None:
-        raise IndexError("no schedule of these calls hangs")
-    calls = found.replay(shortest.schedule).kernel.calls.begun
-    return table(
-        [
-            {"call": n, "is": call.state, "waits for": str(call.waits_for).partition(", held")[0].removeprefix("waits for ")}
-            for n, call in enumerate(calls, 1)
-        ]
-    )
-
-
-# ------------------------------------------------------------- scene 7: a number
-
-
-def descriptors(vm: vmm.Vm) -> Text:
-    """A process's first descriptors and its SEV device, by what they stand for."""
-    names = {vm.kvm: "/dev/kvm", vm.sev: "/dev/sev", vm.fd: "the VM", **{vcpu.fd: f"vCPU {vcpu.index}" for vcpu in vm.vcpus}}
-    fds = sorted(vm.process.fds)
-    return table([{"fd": fd, "is": names.get(fd, "taken from the start" if fd < 3 else "memory")} for fd in fds])
+    return process.ioctl(dst, KVM_ENABLE_CAP, move_from(src))
 
 
 # ------------------------------------------------------------- the answers
 
 
-def goes_on(old: vmm.Vm, ended: Any) -> Answer:
-    """Scene 1: does the count go on after the ioctl alone? `ended`: how the new VM's vCPU came back."""
+def goes_on(asked: Any, ended: Any) -> Answer:
+    """Scene 1: does the count go on after the ioctl alone?
+
+    `asked`: the registers of the old VM's vCPU, or the refusal; `ended`: how the new VM's vCPU came back.
+    """
     says = "yes" if not isinstance(ended, Refusal) and ended.name == "HLT" else "no"
-    evidence = f"old VM   {attempt(old.vcpus[0].registers)}\n\nnew VM   {ended}"
+    evidence = f"old VM   {asked}\n\nnew VM   {ended}"
     because = (
         "The key, the slot and the pins are there. Memory slots and registers never were the context's: they stayed with a VM "
         "that no longer answers, and nobody can fetch them."
@@ -296,7 +173,7 @@ def sum_unchanged(two: Tenants, moved: Any) -> Answer:
         "First the new tenant is charged, then the old one released: at the moment of asking /b is full. The other order "
         "could fail half-way: what /a gave up, a third may have taken, and then nobody pays."
     )
-    return Answer(says, f"{moved}\n\nmisc.current: {_pair(two.current)}", because)
+    return Answer(says, f"{moved}\n\nmisc.current: {pair(two.current)}", because)
 
 
 def purse(rows: Sequence[Mapping[str, str]]) -> Answer:
@@ -349,12 +226,13 @@ def flags(found: Explored) -> Answer:
     return Answer(says, outcomes(found), because)
 
 
-def looked_up(vm: vmm.Vm, refusal: Any) -> Answer:
+def looked_up(vm: vmm.Vm) -> Answer:
     """Scene 7: which descriptor did the kernel look up?"""
-    number = vm.process.kernel.vm_of(vm.process, vm.fd).sev.fd
+    number, name = vm.process.kernel.vm_of(vm.process, vm.fd).sev.fd, vm.process.name
     because = (
         "LAUNCH_START keeps the number of /dev/sev in the VM. The move carries slot, handle, pins and regions, and "
         "forgets that number. "
         "A new VM's is 0."
     )
-    return Answer(str(number), f"sev.fd of the VM is {number}\n\n{refusal}", because)
+    numbers = [("the kernel's sev.fd of the VM", number), (f"/dev/sev in {name}", vm.sev)]
+    return Answer(str(number), table([{"descriptor": what, "number": at} for what, at in numbers]), because)

@@ -164,7 +164,11 @@ class Result:
         if callable(self._look):
             self._look(self.verdict.look)
         else:
-            self._look.selected = self.verdict.look
+            widget = getattr(self._look, "widget", self._look)  # a view stands for its widget
+            if hasattr(widget, "look_at"):
+                widget.look_at(self.verdict.look)
+            else:
+                widget.selected = self.verdict.look
 
     def describe(self) -> str:
         """The card in plain text."""
@@ -175,7 +179,8 @@ class Result:
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
         self._widget = self._widget or checked(
-            lambda: {**self.sheet(), "text": self.describe()}, hint=self.hint, line=self.solution, look=self.look
+            lambda: {**self.sheet(), "text": self.describe()}, hint=self.hint, line=self.solution,
+            look=None if self._look is None else self.look,
         )
         return _bundle(self._widget, self.describe())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from sevlab import vmm
@@ -33,11 +34,14 @@ from sevlab.guest.smp import (
 )
 from sevlab.host import Host
 from sevlab.hw.isa import cpuid, hlt, load, program, rdmsr, store, vmgexit, wrmsr
+from sevlab.kvm import designs
 from sevlab.lab.attempt import Refusal, attempt
 
 SEV_STATUS, HAS_ES = 0xC001_0131, 2  # an MSR that no hypervisor can answer for the processor, and its bit for SEV-ES
 GO, SAID = 0x2000, 0x2010  # shared: the host raises GO, the guest says how many calls were answered
 NUMBER = 0x9000  # private: what the teller tells nobody
+# 6.1 with the hold of 2020: the two never met, and it says so.
+POSTED_HOLD = replace(designs.LINUX_6_1, name="6.1, hold as posted", ap_boot=designs.HLT_LOOP_FLAG)
 
 
 # ------------------------------------------------------------------ guests
@@ -140,8 +144,9 @@ def classically(host: Host, vector: int, processors: int = 2) -> Any:
     return vm
 
 
-def call(vm: Any, turn: int = 1) -> int:
-    """The host has the guest call its APs for the `turn`th time; how many calls the guest says were answered."""
+def call(vm: Any, turn: int = 0) -> int:
+    """The host has the guest call its APs, for the `turn`th time (0: once more); how many calls the guest says were answered."""
+    turn = turn or vm.read(SAID, 1)[0] + 1
     vm.write(GO, bytes([turn]))
     vm.vcpus[0].ioctl(KVM_NMI)
     vm.run()
@@ -153,6 +158,23 @@ def disturb(vm: Any) -> None:
     for vcpu in vm.vcpus[1:]:
         vcpu.ioctl(KVM_NMI)
     vm.run()
+
+
+def press(vm: Any, command: str, token: str) -> None:
+    """What a Machine's button does to this guest: an interrupt for the vCPU of a token, or a call by the BSP: INIT, SIPI for all.
+
+    Raises LookupError, in a sentence, for what no host can do, and for a vCPU that is another guest's.
+    """
+    name, _, number = token.partition(" ")
+    if name != vm.process.name or not number.isdigit():
+        raise LookupError(f"{token} is none of the sealed guest's: this notebook gives its commands to {vm.process.name} alone")
+    if command == "interrupt":
+        vm.vcpus[int(number)].ioctl(KVM_NMI)
+        vm.run()
+    elif command == "INIT, SIPI":
+        call(vm)
+    else:
+        raise LookupError(f"{command} is the guest's to do: a host that could make a sealed processor do it need not ask")
 
 
 def false_call(vm: Any, number: int = 1) -> Any:
@@ -180,11 +202,16 @@ def foreign_table(host: Host, vm: Any, gpa: int, turn: int = 1) -> Any:
 
 def ask(host: Host, request: Ghcb) -> Any:
     """Launch a guest that sends this request: (info1, info2) as it finds them, or the Refusal of KVM_RUN."""
+    answer = exchange(host, request)
+    return answer if isinstance(answer, Refusal) else (answer.sw_exit_info_1, answer.sw_exit_info_2)
+
+
+def exchange(host: Host, request: Ghcb) -> Ghcb | Refusal:
+    """The same, but the whole page as the guest finds it afterwards."""
     page = request.pack()
     vm = vmm.launch(host, program=courier, args=(page[: OFFSETS["x87_state_gpa"]],), policy=5)
     vm.finish()
     ended = attempt(vm.run)
     if isinstance(ended, Refusal):
         return ended
-    answer = Ghcb.unpack(vm.read(GHCBS, PAGE))
-    return answer.sw_exit_info_1, answer.sw_exit_info_2
+    return Ghcb.unpack(vm.read(GHCBS, PAGE))

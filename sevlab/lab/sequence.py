@@ -1,8 +1,8 @@
 """A trace as lines between parties: what the sequence diagram draws. The picture knows no SEV; this table does.
 
     lab.lanes(host)                         # live
+    lab.lanes(host, since=n)                # what came after entry n
     lab.lanes(host, beside=other)           # joined at their common beginning
-    lab.schedules(explore(a, b))            # every way in which two calls can come out
 
 A row of the trace is written when something is over, so a call's row comes after
 the rows of what it caused. A reader wants it before: within an entry the outer
@@ -11,7 +11,7 @@ calls are put first.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from errno import errorcode
 from itertools import groupby
 from typing import Any
@@ -19,7 +19,10 @@ from typing import Any
 from sevlab.abi.kvm import KVM_MEMORY_ENCRYPT_OP, SEV_CMD_NAMES, ioctl_name
 from sevlab.abi.sev import GuestState, cmd_name, status_name
 from sevlab.journal import Packed
+from sevlab.lab import sequence_guest
 from sevlab.lab.show import Text, table
+from sevlab.lab.views import View, imaginary
+from sevlab.wire import Wire
 
 OWNER, VMM, KERNEL, PSP, ENGINE, GUEST, BUS = "owner", "VMM", "KVM", "PSP", "engine", "guest", "bus"
 HEADER = ("seq", "t", "n", "host", "lane", "kind")
@@ -70,8 +73,7 @@ NOTES: dict[str, Callable[[Fields], str]] = {
     "ContextCopied": lambda row: f"VM {row['mirror']} mirrors VM {row['owner']}",
     "ContextMoved": lambda row: f"context of VM {row['src']} moved to VM {row['dst']}",
     "MirrorGone": lambda row: f"mirror {row['mirror']} gone",
-    "MpState": lambda row: f"vCPU {row['vcpu']}: mp_state {row['was']} to {row['state']}",
-    "SipiDelivered": lambda row: f"SIPI {row['vector']:#x} to vCPU {row['vcpu']}",
+    **sequence_guest.NOTES,
     "Probed": lambda row: f"{row['length']} bytes read at {row['hpa']:#x}",
     "XrayTaken": lambda row: f"x-ray: {row['what']}",
     "Logged": lambda row: f"dmesg: {row['line']}",
@@ -90,17 +92,20 @@ ARROWS: dict[str, Callable[[Fields], tuple[str, str, str, str]]] = {
     "CommandDone": lambda row: (KERNEL, PSP, cmd_name(row["cmd"]), "0" if not row["status"] else status_name(row["status"])),
     "KeyInstalled": lambda row: (PSP, ENGINE, f"key into slot {row['asid']}", ""),
     "KeyRemoved": lambda row: (PSP, ENGINE, f"key out of slot {row['asid']}", ""),
-    "VmExit": lambda row: (GUEST, KERNEL, f"exit {row['code']:#x}", ""),
+    **sequence_guest.ARROWS,
     "SessionMade": lambda row: (OWNER, VMM, f"session, policy {row['policy']:#x}", ""),
     "SecretWrapped": lambda row: (OWNER, VMM, "secret", ""),
 }
 
 
 class Reader:
-    """Makes rows into lines; it remembers the names of processes. `locks` keeps the rows of locks, each call a lifeline."""
+    """Makes rows into lines; it remembers the names of processes. `locks` keeps the rows of locks, each call a lifeline.
 
-    def __init__(self, host: Any = None, *, locks: bool = False) -> None:
-        self.host, self.locks = host, locks
+    Entries up to `since` have no lines, but the processes that began there have their names.
+    """
+
+    def __init__(self, host: Any = None, *, locks: bool = False, since: int = 0) -> None:
+        self.host, self.locks, self.since = host, locks, since
         self.number = getattr(getattr(host, "gate", None), "host", 0)
         self.names: dict[int, str] = {}
         self.vms: dict[int, int] = {}
@@ -109,7 +114,8 @@ class Reader:
         """The lines of these rows, as the fields of a picture's Line."""
         found: list[dict[str, Any]] = []
         for _, entry in groupby(rows, key=lambda row: (row["host"], row["n"])):
-            found += self._entry([row for row in entry if row["host"] == self.number or row["lane"] == "owner"])
+            lines = self._entry([row for row in entry if row["host"] == self.number or row["lane"] == "owner"])
+            found += [line for line in lines if line["n"] > self.since]
         return found
 
     def _entry(self, rows: Sequence[Fields]) -> list[dict[str, Any]]:
@@ -124,6 +130,8 @@ class Reader:
             elif row["kind"] == "VmMade":
                 self.vms[row["vm"]] = row["pid"]
             if row["kind"] in LEFT_OUT or (row["kind"] == "Ioctl" and commands and row["nr"] == KVM_MEMORY_ENCRYPT_OP):
+                continue
+            if sequence_guest.quiet(row):
                 continue
             if (row["kind"] in LOCKS and not self.locks) or (row["kind"] == "Syscall" and row["what"] in MEMORY):
                 continue
@@ -154,6 +162,9 @@ class Reader:
             line |= self._call(row, fields)
         elif kind in ARROWS:
             line["source"], line["target"], line["label"], line["answer"] = ARROWS[kind](row)
+            if GUEST in (line["source"], line["target"]) and row.get("vcpu"):  # all but the first stand on one lifeline
+                line["label"] += f", AP {row['vcpu']}"
+                line |= {end: sequence_guest.APS for end in ("source", "target") if line[end] == GUEST}
             if line["target"] == VMM:  # whoever is there; before there is a process, nobody
                 line["target"] = next(reversed(self.names.values()), "")
         elif kind in LOCKS:
@@ -176,106 +187,120 @@ class Reader:
         else:
             pid, label, answer = row["pid"], row["what"], _code(row["errno"])
         kind, data = self._argument(row["n"])
-        if kind:
-            fields["structure"] = kind
+        if kind is not None:
+            fields["structure"] = kind.__name__
         return {
             "source": self.names.get(pid, f"pid {pid}" if pid else VMM),
             "target": KERNEL,
             "label": label,
             "answer": answer,
             "data": data,
+            "layout": kind,
         }
 
-    def _argument(self, n: int) -> tuple[str, bytes]:
+    def _argument(self, n: int) -> tuple[type[Wire] | None, bytes]:
         """The structure that an entry's call was given, from the journal."""
         entries = getattr(getattr(self.host, "journal", None), "entries", ())
         if not 0 < n <= len(entries):
-            return "", b""
+            return None, b""
         packed = next((arg for arg in entries[n - 1][3] if isinstance(arg, Packed)), None)
-        return (packed.kind.__name__, packed.data) if packed is not None else ("", b"")
+        return (packed.kind, packed.data) if packed is not None else (None, b"")
 
 
 def lifelines(host: Any) -> list[tuple[str, str]]:
     """The lifelines of a host's trace from left to right, each with its party's letter."""
     names = list(dict.fromkeys(row["process"] for row in host.trace.rows() if row["kind"] == "ProcessMade"))
-    return [(OWNER, "O"), *((name, "V") for name in names), (KERNEL, "K"), (PSP, "P"), (ENGINE, "E"), (GUEST, "G"), (BUS, "B")]
+    aps = [(sequence_guest.APS, "G")] if any(row["kind"] == "VmExit" and row["vcpu"] for row in host.trace.rows()) else []
+    return [
+        (OWNER, "O"), *((name, "V") for name in names), (KERNEL, "K"), (PSP, "P"), (ENGINE, "E"), (GUEST, "G"), *aps, (BUS, "B"),
+    ]  # fmt: skip
 
 
-class Story:
-    """A trace to look at: displayed, a sequence diagram or text."""
+class Story(View):
+    """A trace to look at: displayed, a sequence diagram or text. `lines` are the lines as fields.
 
-    def __init__(self, make: Callable[[], Any], lines: Sequence[Mapping[str, Any]], title: str = "") -> None:
-        self._make, self.lines, self.title = make, list(lines), title
-        self._card: Any = None
+    `against` are another trace's, joined at their common beginning; `names` are those of the two. `unit` is what the number of
+    a line counts.
+    """
 
-    def describe(self) -> str:
-        """The lines as a table."""
-        rows = [
-            {
-                "entry": line["n"],
-                "from": line["source"],
-                "to": line["target"] or "",
-                "what": line["label"],
-                "answer": line["answer"],
-            }
-            for line in self.lines
-        ]
-        return repr(Text(table(rows).text, self.title)) if rows else "Nothing has happened. Each call you make becomes an arrow."
+    def __init__(
+        self,
+        make: Callable[[Any], Any],
+        lines: Sequence[Mapping[str, Any]],
+        title: str = "",
+        against: Sequence[Mapping[str, Any]] | None = None,
+        names: tuple[str, str] = ("", ""),
+        unit: str = "entry",
+    ) -> None:
+        self.lines, self.title, self.against, self.names, self.unit = list(lines), title, against, names, unit
+        super().__init__("lanes", make, self._words)
 
-    __repr__ = describe
+    def _words(self) -> str:
+        """The lines as a table; of two traces the lines in which they differ, and the last one that they have in common."""
+        if self.against is not None:
+            return self._difference(self.against)
+        rows = [_row(line, self.unit) for line in self.lines]
+        return repr(Text(table(rows).text, self.title)) if rows else NOTHING
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        from sevlab.lab.ask import live
+    def _difference(self, against: Sequence[Mapping[str, Any]]) -> str:
+        same = [_row(a) | {"entry": 0} == _row(b) | {"entry": 0} for a, b in zip(self.lines, against, strict=False)]
+        common = [*same, False].index(False)
+        name = f"{self.names[0]} and {self.names[1]}"
+        if common == len(self.lines) == len(against):
+            return f"{name} have all {common} lines in common."
+        rows = [{"trace": "both"} | _row(line) for line in self.lines[max(0, common - 1) : common]]
+        for trace, lines in zip(self.names, (self.lines, against), strict=True):
+            rows += [{"trace": trace} | _row(line) for line in lines[common:]]
+        return f"{name} have the first {common} lines in common.\n\n{table(rows)}"
 
-        if not live():
-            return {"text/plain": self.describe()}
-        self._card = self._card or self._make()
-        return self._card._repr_mimebundle_()
+
+NOTHING = "Nothing has happened. Each call you make becomes an arrow."
 
 
-def lanes(host: Any, *, beside: Any = None, locks: bool = False) -> Story:
-    """The host's trace as a sequence diagram, live; with `beside` another host's, joined at their common beginning."""
-    mine = Reader(host, locks=locks).lines(host.trace.rows())
+def _row(line: Mapping[str, Any], unit: str = "entry") -> dict[str, Any]:
+    return {
+        unit: line["n"], "from": line["source"], "to": line["target"] or "", "what": line["label"], "answer": line["answer"],
+    }  # fmt: skip
 
-    def make() -> Any:
-        from sevlab.lab.ask import widgets
 
-        made = widgets("lanes")
+def lanes(
+    host: Any,
+    *,
+    beside: Any = None,
+    names: tuple[str, str] = ("", ""),
+    locks: bool = False,
+    since: int = 0,
+    kinds: Collection[str] = (),
+) -> Story:
+    """The host's trace as a sequence diagram, live; with `beside` another host's, joined at their common beginning.
+
+    `locks` draws every lock that is taken, awaited and given back; entries up to `since` are left out. `kinds` are the kinds
+    of rows to draw, where a few are enough, `names` those of the two traces (else their kernels'). A machine that never
+    existed has its banner.
+    """
+
+    def few(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [line for line in lines if not kinds or line["kind"] in kinds]
+
+    mine = few(Reader(host, locks=locks, since=since).lines(host.trace.rows()))
+    if beside is not None:
+        theirs = few(Reader(beside, locks=locks, since=since).lines(beside.trace.rows()))
+        called = names[0] or host.design.name, names[1] or beside.design.name
+
+    def make(made: Any) -> Any:
         if beside is None:
-            reader = Reader(host, locks=locks)
+            reader = Reader(host, locks=locks, since=since)
             known = lifelines(host)
             others = sum(letter in "OV" for _, letter in known), "V"  # a new process stands behind those there are
-            return made.Lanes.of(host, lambda rows: [made.Line(**line) for line in reader.lines(rows)], known, others=others)
-        theirs = Reader(beside, locks=locks).lines(beside.trace.rows())
+            return made.Lanes.of(
+                host, lambda rows: [made.Line(**line) for line in few(reader.lines(rows))], known, others=others,
+                imaginary=imaginary(host),
+            )  # fmt: skip
         left, right = ([made.Line(**line) for line in lines] for lines in (mine, theirs))
-        names = host.design.name, beside.design.name
-        return made.Lanes(left, against=right, names=names, lifelines=lifelines(host))
+        parting = "here they part" if host.design is beside.design else "here the kernels differ"
+        return made.Lanes(
+            left, against=right, names=called, lifelines=lifelines(host), parting=parting,
+            imaginary=imaginary(host) or imaginary(beside),
+        )  # fmt: skip
 
-    return Story(make, mine)
-
-
-def schedules(found: Any) -> Story:
-    """Every outcome of an `explore`: a grid of tiles; one that is picked shows its steps, with every lock taken and awaited."""
-
-    def steps(schedule: str) -> list[dict[str, Any]]:
-        twin = found.replay(schedule)
-        return [
-            line
-            for line in Reader(twin, locks=True).lines(twin.trace.rows())
-            if line["kind"] in LOCKS or line["kind"] in ("Ioctl", "ContextMoved")
-        ]
-
-    def make() -> Any:
-        from sevlab.lab.ask import widgets
-
-        made = widgets("lanes")
-        first = found.outcomes[0].schedule if found.outcomes else ""
-        picture = made.Lanes(
-            schedules=found.outcomes, on_pick=lambda schedule: [made.Line(**line) for line in steps(schedule)], title="schedules"
-        )
-        if first:
-            picture.got_pick("", first)
-        return picture
-
-    lines = steps(found.outcomes[0].schedule) if found.outcomes else []
-    return Story(make, lines, title=repr(found))
+    return Story(make, mine) if beside is None else Story(make, mine, against=theirs, names=called)

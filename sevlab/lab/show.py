@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from textwrap import wrap
 from typing import Any
 
+from sevlab.abi.ghcb import VALID_BITS, Ghcb
 from sevlab.wire import Wire
 
 ROW = 16
 WIDTH = 92  # letters of a line of prose
+NUMBERS = ("u8", "u16", "u32", "u64", "i32")
 SHORT = 16  # bytes of a value that are shown; the rest is an ellipsis
 
 
@@ -78,29 +80,74 @@ def table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> Text:
 
 
 def layout(
-    what: Wire | Iterable[tuple[str, bytes]], notes: Mapping[str, str] | None = None, *, title: str = "", **live: Any
+    what: Wire | Iterable[tuple[str, bytes]],
+    notes: Mapping[str, str] | None = None,
+    *,
+    title: str = "",
+    only: Sequence[str] = (),
+    valid: Mapping[str, bool] | None = None,
+    writers: Mapping[str, str] | None = None,
+    beside: Wire | bytes | None = None,
+    names: tuple[str, str] = ("this", "beside"),
+    **live: Any,
 ) -> Structure:
     """A structure as named bytes: a Wire, or (name, bytes) pairs that follow one another.
 
-    `notes` says in a few words what a field is. Long values are cut, with an ellipsis. Displayed, it is a live
-    picture where one can be shown; `live` goes to it, as `covers=[("the MAC", ("iv", "mac"))]` or `beside=` another.
+    `notes` says in a few words what a field is, `only` names the fields to show of a long structure, in their order. `valid`
+    says for which fields somebody vouches; a GHCB says so itself. `writers` gives the letter of the party that wrote a field
+    last ("G" the guest, "K" the kernel). `beside` is a second one of the same layout, `names` are those of both.
+    Long values are cut, with an ellipsis; where `only` picks fields, numbers are written as such. Displayed, it is a live
+    picture where one can be shown; `live` goes to it, as `covers=[("the MAC", ("iv", "mac"))]`.
+
+    Raises ValueError for a field in `only` that is none.
     """
     given: Any = what if isinstance(what, Wire) else [(name, bytes(data)) for name, data in what]
-    what = given
-    if isinstance(what, Wire):
-        whole = what.pack()
-        title = title or f"{type(what).__name__}, {what.SIZE} bytes"
-        pieces = [(field.name, whole[field.offset : field.offset + field.size]) for field in what.LAYOUT]
+    if isinstance(given, Wire):
+        title = title or f"{type(given).__name__}, {given.SIZE} bytes"
+        pieces = [(field.name, field.offset, field.size, field.kind) for field in given.LAYOUT]
+        whole = given.pack()
     else:
-        pieces = list(what)
-        title = title or f"{sum(len(data) for _, data in pieces)} bytes"
-    rows, at = [], 0
-    for name, data in pieces:
-        value = data[:SHORT].hex() + ("…" if len(data) > SHORT else "")
-        row = {"offset": f"{at:#04x}", "size": len(data), "field": name, "bytes": value}
+        whole = b"".join(data for _, data in given)
+        title = title or f"{len(whole)} bytes"
+        pieces, at = [], 0
+        for name, data in given:
+            pieces.append((name, at, len(data), "bytes"))
+            at += len(data)
+    if unknown := set(only) - {name for name, *_ in pieces}:
+        raise ValueError(f"there is no field {', '.join(sorted(unknown))}")
+    if valid is None and isinstance(given, Ghcb):
+        valid = {name: given.is_valid(name) for name in VALID_BITS}
+    second = beside.pack() if isinstance(beside, Wire) else beside
+    shown = [piece for piece in pieces if not only or piece[0] in only]
+    rows = []
+    head = "value" if only else "bytes"
+    for name, at, size, kind in shown:
+        row: dict[str, Any] = {"offset": f"{at:#04x}", "size": size, "field": name}
+        if valid is not None:
+            row["valid"] = "●" if valid.get(name) else "○" if name in valid and any(whole[at : at + size]) else ""
+        if writers:
+            row["by"] = writers.get(name, "")
+        number = bool(only) and kind in NUMBERS
+        row[head if second is None else names[0]] = _cut(whole[at : at + size], number)
+        if second is not None:
+            row[names[1]] = _cut(second[at : at + size], number)
         rows.append(row | ({"what it is": notes.get(name, "")} if notes else {}))
-        at += len(data)
-    return Structure(table(rows).text, title, lambda made, text: made.Layout(given, notes=notes, title=title, text=text, **live))
+    text = table(rows).text
+    more = {"valid": valid, "writers": writers, "beside": second, "names": names, **live}
+
+    def make(made: Any, words: str) -> Any:
+        if not only:
+            return made.Layout(given, notes=notes, title=title, text=words, **more)
+        parts = [made.Part(*piece) for piece in shown]
+        return made.Layout(whole, layout=parts, notes=notes, title=title, text=words, **more)
+
+    return Structure(text, title, make)
+
+
+def _cut(data: bytes, number: bool = False) -> str:
+    if number:
+        return f"{int.from_bytes(data, 'little'):#x}"
+    return data[:SHORT].hex() + ("…" if len(data) > SHORT else "")
 
 
 def verdicts(found: Mapping[str, object]) -> Text:

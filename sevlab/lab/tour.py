@@ -7,8 +7,9 @@ nothing. An answer only looks; what acts is said to.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 from sevlab.abi.sev import cmd_name
 from sevlab.guest.pagetable import ROOT, c_bit_mask, identity, map_page, share, unshare
@@ -22,6 +23,7 @@ from sevlab.lab.attempt import Refusal, attempt
 from sevlab.lab.bus import search
 from sevlab.lab.prediction import Answer
 from sevlab.lab.show import Text, table
+from sevlab.lab.views_caches import keyless
 from sevlab.psp.firmware import CommandDone
 from sevlab.psp.launch import Loaded
 
@@ -86,15 +88,30 @@ def guest_sees(host: Host, vm: Any, gva: int = GVA, n: int = LINE) -> bytes:
     return host.xray.read(control.asid if private(host, vm, gva) else 0, addresses(host, vm, gva)["hpa"], n)
 
 
-def eyes(host: Host, vm: Any, n: int = LINE) -> Text:
-    """The sentence as three readers find it: the guest, the VMM's own pointer, the memory bus."""
+class Seen(NamedTuple):
+    """What three readers find at one moment: the guest, the VMM's own pointer, the memory bus."""
+
+    guest: bytes
+    vmm: bytes
+    bus: bytes
+
+    def __str__(self) -> str:
+        read = (("guest", "gva", self.guest), ("VMM", "hva", self.vmm), ("bus", "hpa", self.bus))
+        return str(table([{"reader": who, "by": name, "bytes": data.hex(), "text": legible(data)} for who, name, data in read]))
+
+
+def seen(host: Host, vm: Any, n: int = LINE) -> Seen:
+    """The sentence as three readers find it now. Kept for a question that is answered later, when the machine has gone on."""
     where = addresses(host, vm)
-    seen = {
-        "guest": ("gva", guest_sees(host, vm, n=n)),
-        "VMM": ("hva", vm.process.read(where["hva"], n)),
-        "bus": ("hpa", host.probe(where["hpa"], n)),
-    }
-    return table([{"reader": who, "by": name, "bytes": data.hex(), "text": legible(data)} for who, (name, data) in seen.items()])
+    return Seen(guest_sees(host, vm, n=n), vmm_sees(host, vm, where["gpa"], n), host.probe(where["hpa"], n))
+
+
+def vmm_sees(host: Host, vm: Any, gpa: int, n: int = LINE) -> bytes:
+    """What the VMM's pointer to `gpa` gives, by the VMM's own page table and without a key. A look: no entry in the journal.
+
+    Raises OSError EFAULT where that pointer leads nowhere.
+    """
+    return keyless(host, host.hpa(vm.process, vm.hva(gpa, n)), n)
 
 
 def legible(data: bytes) -> str:
@@ -108,15 +125,16 @@ def kind(data: bytes, text: bytes) -> str:
     return "the sentence" if data == wanted else "zeros" if not any(data) else "noise"
 
 
-def steps(vm: Any, gva: int = GVA, levels: int = 4) -> list[dict[str, str]]:
+def steps(vm: Any, gva: int = GVA, levels: int = 4, load: Callable[[int, int], bytes] | None = None) -> list[dict[str, str]]:
     """The first `levels` steps through a guest's page table, read through the VMM's pointer: a row for each.
 
-    Of an SEV guest's table the VMM reads ciphertext: the first row makes no sense, and there is no second one.
+    `load(gpa, n)` reads it in another way than the VMM, whose reads are entries of the journal. Of an SEV guest's table
+    the VMM reads ciphertext: the first row makes no sense, and there is no second one.
     """
-    rows, at = [], ROOT
+    rows, at, load = [], ROOT, load or vm.read
     for level, low in tuple(zip((4, 3, 2, 1), (39, 30, 21, 12), strict=True))[:levels]:
         place = at + (gva >> low & 511) * 8
-        value = int.from_bytes(vm.read(place, 8), "little")
+        value = int.from_bytes(load(place, 8), "little")
         rows.append({"level": str(level), "index": str(gva >> low & 511), "entry at gpa": f"{place:#x}", "entry": f"{value:#x}"})
         at = value & (1 << 47) - 0x1000
     return rows
@@ -195,40 +213,39 @@ def same_frame(host: Host, vm: Any) -> Answer:
 def ordinary(host: Host, vm: Any, text: bytes) -> Answer:
     """Scene 2: who reads the sentence of an ordinary guest?"""
     where = addresses(host, vm)
-    readers = [vm.process.read(where["hva"], LINE), host.probe(where["hpa"], LINE)]
+    readers = [vmm_sees(host, vm, where["gpa"]), host.probe(where["hpa"], LINE)]
     count = 1 + sum(kind(data, text) == "the sentence" for data in readers)
     because = "An ordinary VM is kept from its host's memory. Nothing keeps the host from the VM's."
-    return Answer({1: "the guest alone", 2: "the guest and the VMM"}.get(count, "all three"), eyes(host, vm), because)
+    return Answer({1: "the guest alone", 2: "the guest and the VMM"}.get(count, "all three"), str(seen(host, vm)), because)
 
 
-def pointer(vm: Any, text: bytes) -> Answer:
+def pointer(host: Host, vm: Any, text: bytes) -> Answer:
     """Scene 3: what does the VMM's pointer give for a private page?"""
-    found = attempt(vm.read, GPA, LINE)
+    found = attempt(vmm_sees, host, vm, GPA)
     says = "EFAULT" if isinstance(found, Refusal) else kind(found, text)
     because = "The page is mapped and the read succeeds: nothing in the VMM's page table knows of SEV. The key goes with the guest."
     return Answer(says, found if isinstance(found, Refusal) else found.hex(" "), because)
 
 
-def walked(plain: Any, sealed: Any) -> Answer:
+def walked(host: Host, plain: Any, sealed: Any) -> Answer:
     """Scene 3: can the VMM read the guest's page table, to see which pages are private?"""
-    evidence = f"ordinary guest\n{table(steps(plain, levels=1))}\n\nSEV guest\n{table(steps(sealed, levels=1))}"
-    good = int(steps(sealed, levels=1)[0]["entry"], 16) & 0xFFF == 3
+    first, other = (steps(vm, levels=1, load=partial(vmm_sees, host, vm)) for vm in (plain, sealed))
+    evidence = f"ordinary guest\n{table(first)}\n\nSEV guest\n{table(other)}"
+    good = int(other[0]["entry"], 16) & 0xFFF == 3
     because = "The table lies in guest memory, and the processor reads it through the guest's key. To the host it is noise as well."
     return Answer("yes" if good else "no", evidence, because)
 
 
-def cleared(host: Host, vm: Any, text: bytes) -> Answer:
+def cleared(found: Seen, text: bytes) -> Answer:
     """Scene 3: the C-bit was cleared and nothing stored. What does the guest itself read now?"""
     because = "The bit changes how bytes are read, not the bytes. Who wants to keep the text must store it once more."
-    return Answer(kind(guest_sees(host, vm), text), eyes(host, vm), because)
+    return Answer(kind(found.guest, text), str(found), because)
 
 
-def stored_again(host: Host, vm: Any, text: bytes) -> Answer:
+def stored_again(found: Seen, text: bytes) -> Answer:
     """Scene 3: and after the guest has stored it again?"""
-    where = addresses(host, vm)
-    found = kind(host.probe(where["hpa"], LINE), text)
     because = "One bit of a table that only the guest can write. Sharing is a decision of the guest, page by page."
-    return Answer("yes" if found == "the sentence" else "no", eyes(host, vm), because)
+    return Answer("yes" if kind(found.bus, text) == "the sentence" else "no", str(found), because)
 
 
 def who_made_the_key(host: Host, vm: Any) -> Answer:
@@ -263,7 +280,7 @@ def five(calls: Sequence[str], found: Sequence[Refusal]) -> Text:
 
 def refused(found: Refusal) -> Answer:
     """Scene 5: with which number was it refused?"""
-    because = "The kernel goes up a ladder of checks, and the first rung that says no gives the number."
+    because = "The kernel goes down a ladder of checks, and the first rung that says no gives the number."
     return Answer(found.errno_name, found.why, because)
 
 

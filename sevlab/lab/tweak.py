@@ -13,11 +13,13 @@ enough pairs give every constant. Source: firmware.md 6.1, 6.2 (Wilke and others
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import count
 from typing import Any
 
 from sevlab import guest, vmm
 from sevlab.guest.programs import DESK_GPA, PAGE_GPA
 from sevlab.host import Host
+from sevlab.lab.views_lens import LensView, lens
 
 BLOCK, PAGE = 16, 4096
 
@@ -30,6 +32,8 @@ class Box:
 
     def __init__(self, host: Host, **launch: Any) -> None:
         self.host = host
+        names = ("box" if number == 1 else f"box-{number}" for number in count(1))
+        launch.setdefault("name", next(name for name in names if name not in host.processes))
         self.vm = vmm.launch(host, program=guest.scribe, **launch)
         self.vm.finish()
 
@@ -59,6 +63,10 @@ class Box:
     def aim(self, hpa: int, at: int = 0) -> None:
         """Point the guest's page at `at` to another frame; no byte moves."""
         self.host.npt(self.vm).remap(PAGE_GPA + at & -PAGE, hpa & -PAGE)
+
+    def lens(self, n: int = PAGE, at: int = 0, **how: Any) -> LensView:
+        """The `n` bytes at `at` through the guest's eyes and the bus's, as `lab.lens` shows them: the guest's are open here."""
+        return lens(self.host, self.vm, PAGE_GPA + at, n, **{"xray": True, "pointer": False, **how})
 
     def read_at(self, hpa: int, n: int = BLOCK) -> bytes:
         """What the guest reads at machine address `hpa` (within one page): its page is pointed there, and back."""

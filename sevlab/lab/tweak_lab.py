@@ -7,19 +7,21 @@ stand in the notebook, the answers here. An answer only looks; what acts is said
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from sevlab import vmm
 from sevlab.abi.sev import Cmd, status_name
 from sevlab.abi.sev_buffers import Copy, LaunchUpdateData
 from sevlab.crypto import Stream, sha256
 from sevlab.host import Host
+from sevlab.hw import chips
 from sevlab.hw.isa import hlt, load, program, store
 from sevlab.kvm import designs
 from sevlab.lab.attempt import Refusal
 from sevlab.lab.bus import bus
 from sevlab.lab.prediction import Answer
-from sevlab.lab.show import Text, table
+from sevlab.lab.show import Structure, Text, layout, table
 from sevlab.lab.tweak import Box, solve_tweaks, xor
 from sevlab.vmm import ram
 
@@ -28,6 +30,7 @@ BAR, OUT = 0x4000_0000, 0x6000
 LINE = b"a line in a BAR."
 # 6.1 with the pinning of 2017: the two never met, and nothing else of the kernel differs.
 PIN_SLOTS = designs.replace(designs.LINUX_6_1, name="6.1, pins as posted", pinning=designs.PIN_SLOTS)
+NEVER = "This machine never existed: a Linux of 2022 with the pins as they were posted in 2017."
 
 
 @program
@@ -78,26 +81,36 @@ def load_without_flush(host: Host, vm: Any, gpa: int) -> str:
     return status_name(host.mailbox(Cmd.LAUNCH_UPDATE_DATA, buffer))
 
 
-def bar_story(design: Any, *, scrub: bool = True, seed: int = 7) -> dict[str, Any]:
+class Bar(NamedTuple):
+    """What became of a BAR on one kernel: the machine, its guest, the story as a row, and in which frames (hpas) its page lay."""
+
+    host: Host
+    vm: Any
+    row: dict[str, Any]
+    frames: tuple[int, int]
+
+
+def bar(design: Any, *, scrub: bool = True, seed: int = 7) -> Bar:
     """A BAR with RAM behind it is hidden and shown again; with `scrub` the host compacts meanwhile. What became of its line."""
-    with Host("rome", design, seed=seed, memory=1 << 30) as host:
-        vm = vmm.launch(host, program=keeper)
-        vm.finish()
-        block = ram.add_block(vm, PAGE)
-        slot = ram.show(vm, block, BAR)
-        ram.tell(vm, block, True)
-        vm.run()
-        seen = _pins(host, vm, block)
-        ram.hide(vm, slot)
-        hidden = _pins(host, vm, block)
-        moved = host.compact(vm.process, block.hva) if scrub else []
-        ram.show(vm, block, BAR)
-        vm.run()
-        read = vm.read(OUT, 16)
-    return {
+    chip = replace(chips.ROME, banner=NEVER) if design is PIN_SLOTS else chips.ROME
+    host = Host(chip, design, seed=seed, memory=8 << 20)
+    vm = vmm.launch(host, program=keeper, name="guest", memory=1 << 20)  # so little that a map of it can be read
+    vm.finish()
+    block = ram.add_block(vm, PAGE)
+    slot = ram.show(vm, block, BAR)
+    ram.tell(vm, block, True)
+    vm.run()
+    seen = _pins(host, vm, block)
+    ram.hide(vm, slot)
+    hidden, frame = _pins(host, vm, block), host.hpa(vm.process, block.hva)
+    moved = host.compact(vm.process, block.hva) if scrub else []
+    ram.show(vm, block, BAR)
+    vm.run()
+    read = vm.read(OUT, 16)
+    return Bar(host, vm, {
         "kernel": design.name, "pins in sight": seen, "pins hidden": hidden, "pages moved": len(moved),
         "the guest reads": "its line" if read == LINE else "noise",
-    }  # fmt: skip
+    }, (frame, host.hpa(vm.process, block.hva)))  # fmt: skip
 
 
 def _pins(host: Host, vm: Any, block: ram.RamBlock) -> int:
@@ -116,13 +129,20 @@ def ledger(host: Host, vms: Mapping[str, Any]) -> Text:
     return table(rows)
 
 
-def compared(found: Mapping[int, bytes], published: Mapping[int, str]) -> Text:
-    """Constants that were found beside those that were published, by address bit: a row for each fourth bit."""
-    rows = []
-    for bit in sorted(found)[::4]:
-        again = "four times the same" if found[bit] == found[bit][:4] * 4 else "all its own"
-        rows.append({"bit": bit, "found": found[bit][:4].hex(), "published": published[bit], "16 bytes": again})
-    return table(rows)
+def compared(found: Mapping[int, bytes], published: Mapping[int, str]) -> Structure:
+    """Constants that were found beside those that were published, a field for each address bit."""
+    notes = {f"t_{bit}": "not four times the same" for bit in sorted(found) if found[bit] != found[bit][:4] * 4}
+    mine = [(f"t_{bit}", found[bit][:4]) for bit in sorted(found)]
+    theirs = b"".join(bytes.fromhex(published[bit]) for bit in sorted(found))
+    title = f"{len(mine)} constants, the first 4 of 16 bytes"
+    return layout(mine, notes, title=title, beside=theirs, names=("found", "published"))
+
+
+def frames(*bars: Bar) -> Text:
+    """In which frame of each machine the BAR's page lay, before it was hidden and after it came back."""
+    return table([
+        {"kernel": one.row["kernel"], "the BAR's frame": f"{one.frames[0]:#x}", "in the end": f"{one.frames[1]:#x}"} for one in bars
+    ])  # fmt: skip
 
 
 def contradiction(equations: Sequence[tuple[int, bytes]]) -> Text:
@@ -205,9 +225,8 @@ def linear(host: Host, bit: int, difference: bytes) -> Answer:
 # ------------------------------------------------------------------ answers, part B
 
 
-def places_changed(box: Box, one: bytes, other: bytes) -> Answer:
-    """Scene 6: two mappings changed places. What does the guest read at its first page?"""
-    first, second = box.read(), box.read(at=PAGE)
+def places_changed(first: bytes, second: bytes, one: bytes, other: bytes) -> Answer:
+    """Scene 6: two mappings changed places. What does the guest read at its first page? It held `one`, the second `other`."""
     says = {one: "its own line, as ever", other: "the line of the other page"}.get(first, "noise")
     because = "The tweak knows machine addresses and not the guest's. The frame did not move, so everything still decrypts."
     return Answer(says, f"first page   {_text(first)}\nsecond page  {_text(second)}", because)

@@ -68,3 +68,12 @@ def facts(host: Any) -> tuple[str, ...]:
     """What a title line says of a host: chip, kernel, seed."""
     seed = host.seed.hex() if isinstance(host.seed, bytes) else host.seed
     return host.chip.name, host.design.name, f"seed {seed}"
+
+
+def imaginary(host: Any) -> str:
+    """Why no such machine ever was: the chip's reason, else the kernel's, behind the words with which the banner begins.
+
+    "" for a machine that was, or might have been.
+    """
+    why = str(getattr(host.chip, "banner", "") or host.design.imaginary)
+    return why.partition(" never existed: ")[2] or why

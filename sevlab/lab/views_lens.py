@@ -11,11 +11,11 @@ from typing import Any
 
 from sevlab.host import Host
 from sevlab.lab.bus import PAGE
-from sevlab.lab.views import Picture, View, facts
+from sevlab.lab.views import Picture, View, facts, imaginary
+from sevlab.lab.views_caches import Lines, apart, keyed, keyless
 from sevlab.views import NestedTable
 
-LINE = 64
-BLOCK = 16
+BLOCK = 16  # bytes
 
 
 class Place:
@@ -25,12 +25,15 @@ class Place:
         self.host, self.vm, self.gpa, self.n = host, vm, gpa, n
 
     def kvm(self, host: Host, vm: Any = None) -> Any:
-        """The kernel's VM. Raises LookupError where its process is not there."""
+        """The kernel's VM. Raises LookupError where it is not there, such as before it was made."""
         vm = vm or self.vm
         process = host.processes.get(vm.process.name)
         if process is None:
-            raise LookupError(f"there is no process {vm.process.name}")
-        return host.kernel.vm_of(process, vm.fd)
+            raise LookupError(f"{vm.process.name} is not there")
+        try:
+            return host.kernel.vm_of(process, vm.fd)
+        except ValueError as no:
+            raise LookupError(f"{vm.process.name} has no VM yet") from no
 
     def hpas(self, host: Host) -> list[int]:
         """The machine address of each page, -1 where none is yet."""
@@ -59,33 +62,24 @@ def bus_bytes(host: Host, hpa: int, n: int) -> bytes:
     return host.dram.read(hpa, n)
 
 
-def keyless(host: Host, hpa: int, n: int) -> bytes:
-    """What an access without a key reads: the cache's lines of that view where it has some, then memory. Nothing is filled."""
-    return over(host, 0, hpa, bytearray(bus_bytes(host, hpa, n)))
-
-
-def over(host: Host, asid: int, hpa: int, data: bytearray) -> bytes:
-    """`data` of memory at `hpa`, with the lines that view `asid` holds laid over it."""
-    for line in lines(host, hpa, len(data)):
-        if line.asid == asid:
-            data[line.hpa - hpa : line.hpa - hpa + LINE] = line.data
-    return bytes(data)
-
-
-def lines(host: Host, hpa: int, n: int) -> list[Any]:
-    """The cache lines anybody holds of a range; none on a host without caches."""
-    caches = host.soc.caches
-    return [] if caches is None else list(host.gate.look(caches.held, hpa, n))
-
-
-def keyed(host: Host, asid: int, hpa: int, n: int) -> bytes:
-    """What an access under the key of a slot reads: an x-ray."""
-    return over(host, asid, hpa, bytearray(host.xray.read(asid, hpa, n)))
-
-
 def name_of(vm: Any) -> str:
     """What a VM is called: its process's name, with its descriptor where that process has several."""
     return str(vm.process.name)
+
+
+class LensView(View):
+    """A lens that can be taken elsewhere: `lab.pagemap(host, vm, on_enter=lens.aim)`."""
+
+    place: Place
+
+    def aim(self, gpa: int) -> None:
+        """Look at another address of the same guest. What was held is dropped: it was other bytes."""
+        self.place.gpa = gpa & -BLOCK
+        if self._widget is not None:
+            self._widget.held, self._widget.carried = {}, None
+            self._widget.look()
+            self._widget.to(0)
+            self._widget.mark()
 
 
 def lens(
@@ -99,14 +93,22 @@ def lens(
     moves: bool = True,
     pointer: bool = True,
     across: int = 64,
-) -> View:
+    view: str = "bytes",
+    held: int | None = None,
+    elsewhere: Mapping[str, tuple[Host, Any]] | None = None,
+    bus: str = "the bus",
+    name: str = "",
+) -> LensView:
     """`n` bytes of guest memory at `gpa` through everybody's eyes: the guest's own, the VMM's pointer, the bus, other VMs.
 
     `others` are VMs (or name to VM) that look at the *same machine address* under their own keys, such as a mirror.
     `xray` opens what real hardware shows to nobody at once; otherwise a reader opens it. `moves` lets the reader do
-    what a hostile host can: move ciphertext, and map the address elsewhere. `across` is the bytes in a row of a picture.
+    what a hostile host can: move ciphertext, map the address elsewhere, and flush the caches of a machine that has some.
+    `across` is the bytes in a row of a picture, `view` what is shown first (bytes, picture, delta), `held` the journal entry
+    whose bytes are held, for the delta. `elsewhere` are the buses of other machines, (host, VM) by name, as they are now;
+    `bus` is what this one's is called beside them, and `name` what the guest is called, else by its process.
     """
-    place = Place(host, vm, gpa & -BLOCK, n)
+    place, called = Place(host, vm, gpa & -BLOCK, n), name or name_of(vm)
 
     def eyes(eye: Any) -> list[Any]:
         def guest(name: str, who: Any, mirror: bool) -> Any:
@@ -114,41 +116,46 @@ def lens(
                 asid = place.kvm(at, who).sev.asid
                 return place.read(at, lambda hpa, size: keyed(at, asid, hpa, size) if asid else keyless(at, hpa, size))
 
-            return eye(name, look, "G", bool(place.kvm(host, who).sev.asid), "" if mirror else "C = 1", "reads", _dirty(place, who))
+            sealed = bool(place.kvm(host, who).sev.asid)
+            note = "" if mirror else "C = 1" if sealed else "no key"
+            return eye(name, look, "G", sealed, note, "reads", None if columns else Lines(place, who).dirty)
 
-        made = [guest(name_of(vm), vm, False)]
-        if pointer:
-            made.append(
-                eye(
-                    "VMM's pointer",
-                    lambda at: place.read(at, lambda hpa, size: keyless(at, hpa, size)),
-                    "V",
-                    False,
-                    "= guest, C = 0",
-                    "reads",
-                    _dirty(place, None),
-                )
-            )
-        made.append(
-            eye("the bus", lambda at: place.read(at, lambda hpa, size: bus_bytes(at, hpa, size)), "B", False, "", "carries")
-        )
+        def line(name: str, letter: str, who: Any) -> Any:
+            held = Lines(place, who)
+            return eye(name, held.look, letter, who is not None, "in the cache", "holds", held.dirty, held.gaps)
+
+        columns = apart(host)
         named = (
             others
             if isinstance(others, Mapping)
             else {name_of(other) if name_of(other) != name_of(vm) else f"fd {other.fd}": other for other in others}
         )
-        return made + [guest(name, other, True) for name, other in named.items()]
+        made = [guest(called, vm, False), *(guest(name, other, True) for name, other in named.items())]
+        if pointer:
+            pointed = None if columns else Lines(place, None).dirty
+            through = lambda at: place.read(at, lambda hpa, size: keyless(at, hpa, size))  # noqa: E731
+            note = "= guest, C = 0" if place.kvm(host).sev.asid else ""
+            made.append(eye("VMM's pointer", through, "V", False, note, "reads", pointed))
+        made.append(
+            eye(bus, lambda at: place.read(at, lambda hpa, size: bus_bytes(at, hpa, size)), "B", False, "", "carries")
+        )
+        if columns:
+            sealed = bool(place.kvm(host).sev.asid)
+            made += [line("host line", "V", None), *([line("guest line", "G", vm)] if sealed else [])]
+        for name, (machine, of) in (elsewhere or {}).items():
+            made.append(eye(name, _carried(Place(machine, of, place.gpa, n)), "B", False, "", "carries"))
+        return made
 
     def where(at: Host) -> str:
         try:
             hpa, asid = place.hpas(at)[0], place.kvm(at).sev.asid
         except (LookupError, OSError) as error:
-            return f"gpa {gpa:#x} → nothing: {error}"
-        to = f"hpa {hpa + gpa % PAGE:#x} → page {hpa // PAGE:,}" if hpa >= 0 else "no page yet"
-        return f"gpa {gpa:#x} → {to} · {name_of(vm)}, " + (f"slot {asid}" if asid else "no key")
+            return f"gpa {place.gpa:#x} → nothing: {error}"
+        to = f"hpa {hpa + place.gpa % PAGE:#x} → page {hpa // PAGE:,}" if hpa >= 0 else "no page yet"
+        return f"gpa {place.gpa:#x} → {to} · {name_of(vm)}, " + (f"slot {asid}" if asid else "no key")
 
     def widget(module: Any) -> Any:
-        return module.Lens(
+        made = module.Lens(
             eyes(module.Eye),
             host=host,
             where=where,
@@ -156,35 +163,60 @@ def lens(
             opened=xray,
             moves=_moves(place) if moves else {},
             facts=facts(host),
+            imaginary=imaginary(host),
         )
+        if held is not None:
+            past = host.at(held)
+            sights = {one.name: one.look(past) for one in made.eyes if not one.xray or xray}
+            made.held, made.held_at = {name: data for name, data in sights.items() if data is not None}, held
+        made.choose("view", view)
+        return made
 
     def text() -> str:
         found = Picture("lens", [where(host)])
+        past = None if held is None else host.at(held)
         for name, look, _, hidden, *_ in eyes(lambda *parts: parts):
-            data = None if hidden and not xray else look(host)
-            found.row(
-                name, "closed: an x-ray" if hidden and not xray else "sees nothing here" if data is None else data[:BLOCK].hex(" ")
-            )
+            try:
+                data, why = None if hidden and not xray else look(host), ""
+            except LookupError as error:
+                data, why = None, str(error)
+            if data is None:
+                found.row(name, why or ("closed: an x-ray" if hidden and not xray else "sees nothing here"))
+            elif past is not None:
+                found.row(name, differing(look(past) or b"", data, held or 0))
+            else:
+                found.row(name, f"{data[:BLOCK].hex(' ')}  {letters(data[:BLOCK])}" if view == "bytes" else repeating(data))
         return str(found)
 
-    return View("lens", widget, text)
+    made = LensView("lens", widget, text)
+    made.place = place
+    return made
 
 
-def _dirty(place: Place, who: Any) -> Any:
-    """Which 64-byte lines a view has that memory does not, as offsets."""
+def _carried(place: Place) -> Any:
+    """What the bus of another machine carries, whatever moment this one is looked at."""
+    return lambda _: place.read(place.host, lambda hpa, size: bus_bytes(place.host, hpa, size))
 
-    def offsets(at: Host) -> list[int]:
-        if at.soc.caches is None:
-            return []
-        asid = 0 if who is None else place.kvm(at, who).sev.asid
-        first = place.gpa % PAGE
-        return [
-            page * PAGE + line.hpa - hpa - first
-            for page, hpa in enumerate(place.hpas(at)) if hpa >= 0
-            for line in lines(at, hpa, PAGE) if line.asid == asid and line.dirty
-        ]  # fmt: skip
 
-    return offsets
+def _blocks(data: bytes) -> list[bytes]:
+    return [data[at : at + BLOCK] for at in range(0, len(data), BLOCK)]
+
+
+def letters(data: bytes) -> str:
+    """Bytes as text, a point for whatever cannot be printed."""
+    return "".join(chr(byte) if 32 <= byte < 127 else "." for byte in data)
+
+
+def repeating(data: bytes) -> str:
+    """A picture in words: how many of its blocks are like another one."""
+    blocks = _blocks(data)
+    return f"{1 - len(set(blocks)) / max(len(blocks), 1):.0%} of {len(blocks):,} blocks are like another one"
+
+
+def differing(before: bytes, now: bytes, n: int) -> str:
+    """Two moments in words: how many blocks are others now."""
+    other = sum(one != two for one, two in zip(_blocks(before), _blocks(now), strict=False))
+    return f"{other:,} of {len(_blocks(now)):,} blocks are others than after entry {n}"
 
 
 def _moves(place: Place) -> dict[str, Any]:
@@ -212,4 +244,5 @@ def _moves(place: Place) -> dict[str, Any]:
             raise ValueError(f"a mapping is a page to a page, and {hpa:#x} is no page's first byte")
         host.npt(place.vm).remap(place.gpa & -PAGE, hpa)
 
-    return {"copy": copy, "swap": swap, "put back": put_back, "remap": remap}
+    flush = {} if host.soc.caches is None else {"flush": host.wbinvd}
+    return {"copy": copy, "swap": swap, "put back": put_back, "remap": remap, **flush}

@@ -9,7 +9,7 @@ from typing import Any
 from sevlab.host import Host
 from sevlab.hw import pages as states
 from sevlab.lab.bus import PAGE
-from sevlab.lab.views import Picture, View, facts
+from sevlab.lab.views import Picture, View, facts, imaginary
 from sevlab.lab.views_lens import Place
 
 Run = tuple[int, int, int, int, int]  # first page, pages, state, slot, pins
@@ -66,9 +66,14 @@ def pagemap(
     def widget(module: Any) -> Any:
         enter = None if on_enter is None else lambda page: on_enter(page * PAGE)
         given = {"host": host, "facts": facts(host), "word": "slot", "owners": slots, "on_enter": enter}
+        given["imaginary"] = imaginary(host)
         if place is None:
+            del given["host"]
             return module.PageMap.of(host, **given, title=title or "machine memory")
-        return module.PageMap(look=look, **given, title=title or f"memory of {vm.process.name}")
+        untouched = module.Kind("nothing behind it yet", *module.PAGES[0][1:])  # a page of a memory slot that nobody has touched
+        kinds = untouched, *module.PAGES[1:]
+        called = title or f"memory of {vm.process.name}"
+        return module.PageMap(look=look, folded=True, kinds=kinds, **given, title=called)
 
     def text() -> str:
         found = Picture(title or ("machine memory" if vm is None else f"memory of {vm.process.name}"), facts(host))
@@ -83,7 +88,7 @@ def pagemap(
             tally["pinned"] += length if pins else 0
         for name in (*NAMES.values(), "pinned"):
             if tally[name]:
-                found.row(name, f"{tally[name]:,} pages")
+                found.row(name, f"{tally[name]:,} page{'s' if tally[name] > 1 else ''}")
         return str(found)
 
     return View("pagemap", widget, text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sevlab.host import Host
 from sevlab.kvm.asid import RECLAIMABLE
-from sevlab.lab.views import Picture, View, facts
+from sevlab.lab.views import Picture, View, facts, imaginary
 from sevlab.lab.views_topology import vm_names
 
 
@@ -15,7 +15,7 @@ def timeline(host: Host, *, names: Mapping[int, str] | None = None, title: str =
     """The key slots of a host over virtual time, live. `names` gives VMs, by number, a name."""
 
     def widget(module: Any) -> Any:
-        return module.AsidTimeline.of(host, names=names, title=title)
+        return module.AsidTimeline.of(host, names=names, title=title, imaginary=imaginary(host))
 
     def text() -> str:
         found, called = Picture(title, facts(host)), vm_names(host, names)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from sevlab.host import Host
 from sevlab.kvm.asid import RECLAIMABLE
-from sevlab.lab.views import Picture, View, facts
+from sevlab.kvm.designs import AS_IS
+from sevlab.lab.views import Picture, View, facts, imaginary
 
 FEW = 4  # descriptors of one kind that are drawn one by one
 RESOURCES = ("sev", "sev_es")
+SHIPPED = "as shipped, see J26"
 
 
 def vm_names(host: Host, names: Mapping[int, str] | None = None) -> dict[int, str]:
@@ -58,13 +61,40 @@ def ledger(host: Host, names: Mapping[int, str] | None = None) -> list[tuple[str
     ]
     groups = [host.kernel.root_cgroup]
     while groups:
-        group = groups.pop()
+        group = groups.pop(0)
         groups += group.children.values()
         for resource in RESOURCES:
             limit = group.max[resource]
             if group.current[resource] or limit < 1 << 63:
                 rows.append((f"{group.path} {resource}", f"{group.current[resource]}{f' of {limit}' if limit < 1 << 63 else ''}"))
+            if group.events[resource] and group.path != "/":
+                rows.append((f"{group.path} {resource} events", group.events[resource]))
     return rows
+
+
+def defects(host: Host) -> dict[str, str]:
+    """The figures of the ledger that are wrong as the kernel shipped, by the name of their row: charges that nobody owes."""
+    if host.design.quirks is not AS_IS:
+        return {}
+    found: dict[str, str] = {}
+    groups = [host.kernel.root_cgroup]
+    while groups:
+        group = groups.pop(0)
+        groups += group.children.values()
+        owed = Counter(
+            RESOURCES[vm.sev.es]
+            for vm in host.kernel.vms.values()
+            if vm.sev.active and vm.sev.owner is None and _inside(vm.sev.misc_cg, group)
+        )
+        found |= {f"{group.path} {name}": SHIPPED for name in RESOURCES if group.current[name] != owed[name]}
+    return found
+
+
+def _inside(group: Any, outer: Any) -> bool:
+    """Whether what `group` is charged for is charged to `outer` as well."""
+    while group is not None and group is not outer:
+        group = group.parent
+    return group is not None
 
 
 def scene(host: Host, made: Any, names: Mapping[int, str] | None = None) -> Any:
@@ -91,13 +121,14 @@ def scene(host: Host, made: Any, names: Mapping[int, str] | None = None) -> Any:
         if sev.active:
             links.append(made.Link(key, f"slot {sev.asid}"))
             if sev.handle and sev.owner is None:
-                below.append(made.Thing(f"guest {sev.handle}", f"firmware guest {sev.handle}"))
+                below.append(made.Thing(f"guest {sev.handle}", f"handle {sev.handle}", "a guest, as the firmware knows it"))
                 links.append(made.Link(key, f"guest {sev.handle}"))
     for asid, state in enumerate(host.asids.states):
         if asid and (host.asids.owners[asid] or state == RECLAIMABLE):
             waits = state == RECLAIMABLE
-            below.append(made.Thing(f"slot {asid}", f"slot {asid}{' waits' if waits else ''}", "", "waits" if waits else ""))
-    return made.Scene(tuple(boxes), tuple(things), tuple(below), tuple(links), tuple(ledger(host, names)))
+            note = "given back, and not usable before a flush" if waits else "a key in the engine"
+            below.append(made.Thing(f"slot {asid}", f"slot {asid}{' waits' if waits else ''}", note, "waits" if waits else ""))
+    return made.Scene(tuple(boxes), tuple(things), tuple(below), tuple(links), tuple(ledger(host, names)), defects(host))
 
 
 def topology(host: Host, before: Host | int | None = None, *, names: Mapping[int, str] | None = None, act: bool = True) -> View:
@@ -120,7 +151,9 @@ def topology(host: Host, before: Host | int | None = None, *, names: Mapping[int
     def widget(module: Any) -> Any:
         verbs = {"close": close, "kill": kill, "pass": hand} if act else {}
         earlier = None if old is None else scene(old, module, names)
-        return module.Topology(lambda at: scene(at, module, names), earlier, host=host, verbs=verbs, facts=facts(host))
+        return module.Topology(
+            lambda at: scene(at, module, names), earlier, host=host, verbs=verbs, facts=facts(host), imaginary=imaginary(host)
+        )
 
     def text() -> str:
         found = Picture("who holds whom", facts(host))
@@ -132,9 +165,10 @@ def topology(host: Host, before: Host | int | None = None, *, names: Mapping[int
             owner = f", a mirror, holds {called[vm.sev.owner.number]}" if vm.sev.owner is not None else ""
             slot = f", slot {vm.sev.asid}" if vm.sev.active else ", no key"
             found.row(f"VM {number}", f"{called[number]}{', dead' if vm.dead else ''}{slot}{owner}")
-        earlier = {} if old is None else dict(ledger(old, names))
-        for name, value in ledger(host, names):
-            was = earlier.get(name, "–" if old is not None else value)
+        now = dict(ledger(host, names))
+        earlier = now if old is None else dict(ledger(old, names))
+        for name in dict.fromkeys([*now, *earlier]):
+            was, value = earlier.get(name, "–"), now.get(name, "–")
             found.row(name, value if was == value else f"{was} → {value}")
         return str(found)
 

@@ -13,8 +13,9 @@ from os import PathLike
 from pathlib import Path
 
 from sevlab.abi.cert import AmdCert, SevCert, parse_amd_cert
+from sevlab.given import shown
 from sevlab.owner.certificate import certificate_fault, signature_fault
-from sevlab.owner.given import need_bytes, shown
+from sevlab.owner.given import need_bytes, need_trace
 from sevlab.owner.roots import EMULATED_ROOT, anchor
 from sevlab.trace import Event, Trace, name, u8
 
@@ -128,11 +129,12 @@ def verify_chain(chain: Chain | Mapping[str, bytes] | str | PathLike[str], *, tr
     Raises OSError or ValueError when there is no chain to read; a chain that is
     wrong gets a verdict that says what.
     """
+    need_trace(trace)
     files = Chain.of(chain)
     certs: dict[str, SevCert | AmdCert] = {}
     faults: dict[str, str] = {}
     for role in NAMES:
-        data = getattr(files, role)
+        data = need_bytes(f"the {role.upper()} certificate", getattr(files, role))
         faults[role] = certificate_fault(role, data)
         if not faults[role]:
             certs[role] = parse_amd_cert(data) if role in ("ark", "ask") else SevCert.unpack(data)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from os import PathLike
 from typing import Any
 
+from sevlab.given import having, number
+
 
 def need_bytes(what: str, value: Any) -> bytes:
     """The value as bytes. Raises TypeError, saying how one comes by them."""
@@ -18,21 +20,14 @@ def need_bytes(what: str, value: Any) -> bytes:
     raise TypeError(f"{what} is bytes, not {type(value).__name__}{how}")  # its value may be a key, and goes into no traceback
 
 
-def need_number(what: str, value: Any) -> int:
-    """The value as it is. Raises TypeError for what is no whole number."""
-    if not isinstance(value, int):
-        raise TypeError(f"{what} is a number, not {shown(value)}")
-    return value
-
-
 def need_policy(value: Any) -> int:
     """The value as it is. Raises TypeError for what is no number, ValueError for one that has not 32 bits."""
-    if not 0 <= need_number("a policy", value) < 1 << 32:
+    if not 0 <= number("a policy", value) < 1 << 32:
         raise ValueError(f"a policy has 32 bits, {value:#x} does not fit")
     return int(value)
 
 
-def shown(value: Any) -> str:
-    """A value as a complaint quotes it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:48]}..."
+def need_trace(value: Any) -> None:
+    """Refuse what is neither None nor a place for rows: TypeError, before the work is done."""
+    if value is not None:
+        having("trace", value, ("emit",), "a Trace, such as host.trace")

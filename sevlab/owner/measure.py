@@ -20,7 +20,8 @@ from sevlab.abi.session import Measurement, binds_version, measure_message
 from sevlab.abi.sev import POLICY_BITS, policy_text
 from sevlab.abi.vmsa import BSP_EIP, CPU_SIGNATURES, VARIANTS, signature, vmsa_page
 from sevlab.crypto import hmac256, same
-from sevlab.owner.given import need_bytes, need_number, need_policy, shown
+from sevlab.given import having, number, shown
+from sevlab.owner.given import need_bytes, need_policy, need_trace
 from sevlab.trace import Event, Trace, name, u8
 
 OLD_RULE = (0, 16, 0)  # the last API whose measurements leave the version out
@@ -101,8 +102,8 @@ def expected_digest(
         digest.update(kernel_hashes(need_bytes("kernel", kernel), initrd, line))
     elif initrd is not None or append is not None:
         raise ValueError("an initrd and a command line are measured beside a kernel, and there is none")
-    if isinstance(pages, bytes | bytearray | memoryview):
-        raise TypeError("pages are a list of bytes, one after the other, not the bytes of one")
+    if isinstance(pages, bytes | bytearray | memoryview) or not hasattr(pages, "__iter__"):
+        raise TypeError(f"pages are a list of bytes, one after the other, not {type(pages).__name__}")
     for page in pages:
         digest.update(need_bytes("a page", page))
     if es:
@@ -112,7 +113,7 @@ def expected_digest(
 
 def _save_areas(firmware: bytes, vcpus: int, cpuid: int, variant: str, vmm: str, sev_features: int) -> bytes:
     """One page a vCPU, the boot processor's first, as LAUNCH_UPDATE_VMSA takes them."""
-    if need_number("vcpus", vcpus) < 1:
+    if number("vcpus", vcpus) < 1:
         raise ValueError(f"an SEV-ES guest has at least one vCPU, and {vcpus} were given")
     boot = vmsa_page(BSP_EIP, signature=cpuid, variant=variant, vmm=vmm, sev_features=sev_features)
     if vcpus == 1:
@@ -160,8 +161,9 @@ def check_measurement(
     """
     expected_measurement(digest, tik=tik, policy=policy, mnonce=bytes(16), api=api)  # refuses what the owner got wrong
 
+    need_trace(trace)
     blob = need_bytes("a measurement", blob)
-    for words, other in (others or {}).items():
+    for words, other in having("others", others or {}, ("items",), "a dictionary of words to digests").items():
         if len(need_bytes(f"the digest {words}", other)) != len(digest):
             raise ValueError(f"a digest has {len(digest)} bytes, the one {words} has {len(other)}")
 

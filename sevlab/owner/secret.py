@@ -13,7 +13,8 @@ from sevlab.abi.guid import guid_text
 from sevlab.abi.secret import LUKS_KEY_GUID, build_secret, parse_secret
 from sevlab.abi.session import Measurement, PacketHeader, secret_message
 from sevlab.crypto import aes_ctr, hmac256, kdf, sha256
-from sevlab.owner.given import need_bytes, shown
+from sevlab.given import shown
+from sevlab.owner.given import need_bytes, need_trace
 from sevlab.trace import Event, Trace, u32
 
 LIMIT = 0x4000  # Linux copies no larger blob to the firmware (SEV_FW_BLOB_MAX_SIZE), which itself would take 0x5000
@@ -47,7 +48,7 @@ def secret_entries(table: bytes) -> list[tuple[str, bytes]]:
 
     Raises ValueError when the bytes are no such table.
     """
-    return [(guid_text(key), data) for key, data in parse_secret(table)]
+    return [(guid_text(key), data) for key, data in parse_secret(need_bytes("a secret table", table))]
 
 
 def wrap_secret(
@@ -70,6 +71,7 @@ def wrap_secret(
     Raises TypeError for what is not bytes, ValueError for keys, IV or measurement
     of a wrong length, an `api` without its two numbers and for a payload that is empty, no multiple of 16 bytes, or above 16 KiB.
     """
+    need_trace(trace)
     tek, tik, measure = need_bytes("a TEK", tek), need_bytes("a TIK", tik), need_bytes("a measurement", measure)
     payload, iv = need_bytes("a payload", payload), None if iv is None else need_bytes("an IV", iv)
     if not isinstance(api, Sequence) or len(api) < 2 or not all(isinstance(number, int) for number in api):

@@ -15,7 +15,7 @@ from sevlab.abi.cert import SevCert
 from sevlab.abi.sev import POLICY_RESERVED
 from sevlab.crypto import Stream, aes_ctr, ecdh, ecdsa_sign, hmac256, kdf, p384_public, p384_scalar
 from sevlab.owner.certificate import certificate_fault
-from sevlab.owner.given import need_bytes, need_policy
+from sevlab.owner.given import need_bytes, need_policy, need_trace
 from sevlab.trace import Event, Trace, name, u32
 
 SHAPES = ("sevctl", "sev-tool")
@@ -57,6 +57,7 @@ def new_session(
     Raises ValueError for bytes that are no PDH certificate, a policy with
     reserved bits or an unknown shape, TypeError for what is neither bytes nor number.
     """
+    need_trace(trace)
     if shape not in SHAPES:
         raise ValueError(f"a session has the shape of {' or '.join(SHAPES)}, not {shape!r}")
     if need_policy(policy) & POLICY_RESERVED:

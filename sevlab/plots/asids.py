@@ -115,7 +115,8 @@ def asid_occupancy(host: Any, *, title: str = "") -> Plot:
     count.set_xlim(0, last * factor * 1.01)
     plot.figure.legend(*count.get_legend_handles_labels(), loc="outside lower left", frameon=False, ncols=2, fontsize=8)
     never = pool.max_asid - len(slots)
-    bars.text(1, -0.01, f"{never} more slots, never used", transform=bars.transAxes, ha="right", va="top", fontsize=8, color=GREY)
+    rest = f"{never} more slot{'s' * (never > 1)}, never used" if never else ""
+    bars.text(1, -0.01, rest, transform=bars.transAxes, ha="right", va="top", fontsize=8, color=GREY)
     bars.tick_params(colors=INK, length=0)
 
     used, waiting = (sum(one.state == state and one.open for one in stretches) for state in LOOKS)

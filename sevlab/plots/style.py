@@ -9,6 +9,8 @@ it too. Magnitudes are drawn in cividis.
 from __future__ import annotations
 
 import io
+from base64 import b64encode
+from html import escape
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -78,7 +80,10 @@ class Plot:
             self.figure.savefig(path)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
-        return {"image/png": self.png(), "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
+        png = self.png()
+        # JupyterLab does not read a PNG's "alt": whoever cannot see the picture is told by the HTML, which it prefers.
+        html = f'<img src="data:image/png;base64,{b64encode(png).decode()}" alt="{escape(self.alt)}">'
+        return {"text/html": html, "image/png": png, "text/plain": self.alt}, {"image/png": {"alt": self.alt}}
 
     def __repr__(self) -> str:
         return self.alt

@@ -8,6 +8,7 @@ from typing import Any
 
 from sevlab.abi import boot
 from sevlab.abi.sev import POLICY_ES
+from sevlab.given import checked, number, shown
 from sevlab.kvm.process import Process
 from sevlab.vmm import steps
 from sevlab.vmm.vm import Vm
@@ -57,7 +58,9 @@ def launch(
     any, what was made here is gone.
     """
     _check(host, process, program, firmware, kernel, initrd, append)
-    _check_numbers(policy, vcpus, memory, hashes_gpa)
+    _check_numbers(policy, vcpus, memory, hashes_gpa, es, name)
+    if not isinstance(args, tuple | list):
+        raise TypeError(f"args is a tuple of the program's arguments, not {shown(args)}")
     image = _image(host, program, args, firmware)
     if kernel is not None and not isinstance(kernel, BYTES):
         host.register(kernel)
@@ -66,9 +69,8 @@ def launch(
         raise ValueError("an ordinary VM (policy=None) has no session and no encrypted registers")
     if kernel is None and (initrd is not None or append):
         raise ValueError("an initrd or a command line needs a kernel")
-    if vcpus < 1:
-        raise ValueError(f"a guest has at least one vCPU, not {vcpus}")
-    memory = max(memory, boot.memory_needed(kernel or b"", initrd)) + boot.PAGE - 1 & -boot.PAGE
+    needed = boot.memory_needed(kernel, initrd) if kernel is not None else 0
+    memory = max(memory, needed) + boot.PAGE - 1 & -boot.PAGE
     if memory > steps.HOLE:
         raise ValueError(f"{memory:#x} bytes of memory reach into the firmware below 4 GiB; {steps.HOLE:#x} are the most")
 
@@ -113,36 +115,31 @@ def _check(host: Any, process: Any, program: Any, firmware: Any, kernel: Any, in
     Raises TypeError, or ValueError for a process of another machine.
     """
     if not hasattr(host, "process"):
-        raise TypeError(f"a guest is launched on a Host, not on {_shown(host)}")
+        raise TypeError(f"a guest is launched on a Host, not on {shown(host)}")
     if process is not None and not isinstance(process, Process):
-        raise TypeError(f"process is a Process of the host, not {_shown(process)}")
+        raise TypeError(f"process is a Process of the host, not {shown(process)}")
     if process is not None and process.kernel is not host.kernel:
         raise ValueError(f"process {process.name} belongs to another host")
     for what, value in (("program", program), ("kernel", kernel)):
         if value is not None and not hasattr(value, "image") and not (what == "kernel" and isinstance(value, BYTES)):
             also = "bytes or " if what == "kernel" else ""
-            raise TypeError(f"{what} is {also}a guest program (@guest.program), not {_shown(value)}")
+            raise TypeError(f"{what} is {also}a guest program (@guest.program), not {shown(value)}")
     for what, value in (("firmware", firmware), ("initrd", initrd)):
         if value is not None and not isinstance(value, BYTES):
-            raise TypeError(f"{what} is bytes, not {_shown(value)}{HOW if isinstance(value, str | PathLike) else ''}")
+            raise TypeError(f"{what} is bytes, not {shown(value)}{HOW if isinstance(value, str | PathLike) else ''}")
     if not isinstance(append, str | BYTES):
-        raise TypeError(f"append is the kernel's command line, a text, not {_shown(append)}")
+        raise TypeError(f"append is the kernel's command line, a text, not {shown(append)}")
 
 
-def _check_numbers(policy: Any, vcpus: Any, memory: Any, hashes_gpa: Any) -> None:
-    """Refuse what is no number, or no policy. Raises TypeError, ValueError."""
-    numbers = {"policy": policy, "vcpus": vcpus, "memory": memory, "hashes_gpa": hashes_gpa}
-    for what, value in numbers.items():
-        if not isinstance(value, int) and not (value is None and what in ("policy", "hashes_gpa")):
-            raise TypeError(f"{what} is a number, not {_shown(value)}")
+@checked
+def _check_numbers(policy: int | None, vcpus: int, memory: int, hashes_gpa: int | None, es: bool | None, name: str | None) -> None:
+    """Refuse what is no number, or one that no guest has, and a name that is none. Raises TypeError, ValueError."""
     if policy is not None and not 0 <= policy < 1 << 32:
         raise ValueError(f"a policy has 32 bits, {policy:#x} does not fit")
-
-
-def _shown(value: Any) -> str:
-    """A value as a complaint quotes it."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:48]}..."
+    if vcpus < 1:
+        raise ValueError(f"a guest has at least one vCPU, not {vcpus}")
+    number("memory", memory, 0)
+    number("hashes_gpa", hashes_gpa or 0, 0)
 
 
 def _free_name(host: Any) -> str:

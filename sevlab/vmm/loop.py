@@ -28,6 +28,7 @@ from sevlab.abi.kvm import (
     kvm_run_io,
     kvm_run_mmio,
 )
+from sevlab.given import having
 from sevlab.vmm.vm import Exit, Vcpu
 
 if TYPE_CHECKING:
@@ -54,12 +55,13 @@ def together(*vms: Vm, rounds: int = 10_000) -> list[Exit]:
     """Run several VMs, of one process or of many, turn by turn: for each the exit that ended it, as `run` says.
 
     The order is that of `vms` and of their vCPUs, so that two runs of a notebook see the same one. A VM
-    that needs somebody stands still while the others go on.
+    that needs somebody stands still while the others go on. A mistake in a guest's program is raised as it is met
+    (GuestError), and no KVM_RUN is under way after it.
     """
     last: dict[int, Exit] = {}
     ended: set[int] = set()
     for vm in vms:
-        for vcpu in vm.vcpus:
+        for vcpu in having("vm", vm, ("vcpus",), "a VM, such as vmm.launch returns").vcpus:
             vcpu.waiting = ""
     quiet = 0  # turns of all in which no KVM_RUN came back
     try:
@@ -86,8 +88,12 @@ def together(*vms: Vm, rounds: int = 10_000) -> list[Exit]:
                         vcpu.waiting = found.name
             if not moved or quiet > PATIENCE:
                 break
-    finally:
-        held = {number: [vcpu.stop() for vcpu in vm.vcpus if vcpu.call is not None] for number, vm in enumerate(vms)}
+    except BaseException:
+        for vm in vms:
+            for vcpu in vm.vcpus:
+                vcpu.give_up()
+        raise
+    held = {number: [vcpu.stop() for vcpu in vm.vcpus if vcpu.call is not None] for number, vm in enumerate(vms)}
     exits = []
     for number in range(len(vms)):
         exit, stopped = last.get(number), held[number]

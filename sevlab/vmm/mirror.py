@@ -9,6 +9,7 @@ mirror's, and it is user space that makes them alike (kvm.md E).
 
 from __future__ import annotations
 
+from sevlab.abi import boot
 from sevlab.abi.kvm import (
     KVM_CAP_VM_COPY_ENC_CONTEXT_FROM,
     KVM_CREATE_VM,
@@ -18,11 +19,13 @@ from sevlab.abi.kvm import (
     kvm_enable_cap,
     kvm_userspace_memory_region,
 )
+from sevlab.given import checked, number
 from sevlab.kvm.process import Process
 from sevlab.vmm import steps
 from sevlab.vmm.vm import Slot, Vm
 
 
+@checked
 def mirror(vm: Vm, process: Process | None = None, *, vcpus: int = 1, start: int | None = None) -> Vm:
     """Make a mirror of `vm`, with the same memory slots and `vcpus` vCPUs of its own; the owner goes on as before.
 
@@ -30,10 +33,15 @@ def mirror(vm: Vm, process: Process | None = None, *, vcpus: int = 1, start: int
     guest's memory must have been launched with `shared=True`. vCPU 0 begins at
     the page at gpa `start` (the reset vector without one). vCPUs of an SEV-ES
     mirror are measured with the guest, so it must be made before the guest is.
+    With no vCPUs the mirror shares the key, and runs nothing.
 
     Raises OSError as the kernel and the firmware refuse, ValueError for memory
-    that the other process cannot have. After either, what was made here is gone.
+    that the other process cannot have or a number that cannot be, TypeError for
+    what is no such thing. After any, what was made here is gone.
     """
+    number("vcpus", vcpus, 0 if start is None else 1)
+    if start is not None and start % boot.PAGE:
+        raise ValueError(f"start is the address of a page, a multiple of {boot.PAGE:#x}, not {start:#x}")
     process = vm.process if process is None else process
     made = bare(vm, process)
     try:
@@ -81,7 +89,7 @@ def share_memory(made: Vm, source: Vm) -> None:
 
     Raises ValueError for memory that no other process can map.
     """
-    for number, slot in enumerate(source.slots):
+    for at, slot in enumerate(source.slots):
         hva, fd = slot.hva, -1
         if made.process is not source.process:
             if slot.fd < 0:
@@ -90,8 +98,8 @@ def share_memory(made: Vm, source: Vm) -> None:
                 )
             fd = source.process.send_fd(slot.fd, made.process)
             hva = made.process.mmap(slot.size, fd=fd)
-        made.slots.append(Slot(slot.gpa, slot.size, hva, fd, number))
-        region = kvm_userspace_memory_region(slot=number, guest_phys_addr=slot.gpa, memory_size=slot.size, userspace_addr=hva)
+        made.slots.append(Slot(slot.gpa, slot.size, hva, fd, at))
+        region = kvm_userspace_memory_region(slot=at, guest_phys_addr=slot.gpa, memory_size=slot.size, userspace_addr=hva)
         made.ioctl(KVM_SET_USER_MEMORY_REGION, region, step="SET_USER_MEMORY_REGION")
     made.borrowed = made.process is source.process
 

@@ -28,6 +28,7 @@ from sevlab.abi.kvm import (
     kvm_mp_state,
     kvm_run,
 )
+from sevlab.given import checked
 from sevlab.kvm.process import Process
 from sevlab.vmm import loop, steps
 from sevlab.vmm.mirror import bare, enable, share_memory
@@ -42,6 +43,7 @@ CARRIED = (
 )
 
 
+@checked
 def move(vm: Vm, to: Process) -> Vm:
     """Move a guest to the VMM process `to` on the same host: memory, vCPUs and registers first, then the context.
 
@@ -49,7 +51,7 @@ def move(vm: Vm, to: Process) -> Vm:
     process may be killed. The guest must have been launched with `shared=True`.
 
     Raises OSError as the kernel refuses, ValueError for memory that the other
-    process cannot have. After either the guest is where it was, and what was
+    process cannot have, TypeError for what is no guest or process. After any the guest is where it was, and what was
     made here is gone.
     """
     made = bare(vm, to)

@@ -47,6 +47,7 @@ from sevlab.abi.kvm import (
     kvm_sev_launch_secret,
     kvm_sregs,
 )
+from sevlab.given import checked
 from sevlab.kvm.process import Process
 from sevlab.vmm import ram
 from sevlab.wire import Wire
@@ -181,6 +182,12 @@ class Vcpu:
         self.waiting = "INTR"
         return Exit(self.index, KVM_EXIT_INTR, "INTR", why)
 
+    def give_up(self) -> None:
+        """Leave no KVM_RUN under way: one that met an error would only meet it again."""
+        call, self.call = self.call, None
+        if call is not None:
+            call.abandon()
+
     def __repr__(self) -> str:
         return f"<Vcpu {self.index}: fd {self.fd}, {self.waiting or ('running' if self.started else 'not started')}>"
 
@@ -209,10 +216,12 @@ class Vm:
         self.encrypted = True  # whether it is an SEV guest: an ordinary VM has no key, and its processor does not offer any
         self.shared = False  # whether the guest's memory can be mapped by another process
         self.borrowed = False  # whether its slots are another VM's of this process
+        self.closed = False
         self.icr_target = 0  # whom the next message between vCPUs is for
 
     # ------------------------------------------------------------- memory
 
+    @checked
     def hva(self, gpa: int, n: int = 1) -> int:
         """Where the process has the guest's bytes [gpa, gpa + n).
 
@@ -223,10 +232,12 @@ class Vm:
                 return slot.hva + gpa - slot.gpa
         raise ValueError(f"the guest has no memory at {gpa:#x} to {gpa + n:#x}")
 
+    @checked
     def read(self, gpa: int, n: int) -> bytes:
         """`n` bytes of guest memory as the VMM's own process sees them."""
         return self.process.read(self.hva(gpa, n), n)
 
+    @checked
     def write(self, gpa: int, data: bytes) -> None:
         """Write guest memory as the VMM's own process can: without the guest's key."""
         self.process.write(self.hva(gpa, len(data)), data)
@@ -241,6 +252,7 @@ class Vm:
 
     # ------------------------------------------------------------- SEV commands
 
+    @checked
     def sev_op(self, command: int, argument: Wire | None = None) -> Any:
         """One KVM_MEMORY_ENCRYPT_OP, with the command's own structure; returns it as the kernel left it.
 
@@ -301,6 +313,7 @@ class Vm:
 
     # ------------------------------------------------------------- running
 
+    @checked
     def run(self, *, rounds: int = 10_000) -> Exit:
         """Let the vCPUs run in turn until none can go on, or one needs somebody; the last exit.
 
@@ -311,7 +324,10 @@ class Vm:
         return run(self, rounds)
 
     def close(self) -> None:
-        """Unmap and close all that the VM has; the kernel frees it with its last reference."""
+        """Unmap and close all that the VM has; the kernel frees it with its last reference. Twice is once."""
+        if self.closed:
+            return  # its numbers may be another's by now
+        self.closed = True
         for slot in () if self.borrowed else self.slots:
             self.process.munmap(slot.hva, slot.size)
             if slot.fd >= 0:

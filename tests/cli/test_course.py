@@ -54,16 +54,40 @@ def test_an_installed_course_is_copied_once_and_then_left_alone(sevlab, started,
     data = tmp_path / "data/share/sevlab/notebooks"
     data.mkdir(parents=True)
     (data / "01_launch.ipynb").write_text("as shipped")
+    (data / "reference").mkdir()
+    (data / "reference/coverage.md").write_text("what is modelled")
     monkeypatch.setattr(course.sevlab, "__file__", str(tmp_path / "site-packages/sevlab/__init__.py"))
     monkeypatch.setattr(course.sysconfig, "get_path", lambda name: str(tmp_path / "data"))
 
     sevlab("lab")
     own = tmp_path / "sevlab-course/01_launch.ipynb"
     assert own.read_text() == "as shipped"
+    assert (tmp_path / "sevlab-course/reference/coverage.md").read_text() == "what is modelled"
     own.write_text("solved")
     sevlab("lab")
 
     assert own.read_text() == "solved" and len(started) == 2
+
+
+def test_a_copy_that_fails_half_way_leaves_no_half_course(sevlab, refused, started, tmp_path, monkeypatch):
+    data = tmp_path / "data/share/sevlab/notebooks"
+    data.mkdir(parents=True)
+    (data / "01_launch.ipynb").write_text("as shipped")
+    monkeypatch.setattr(course.sevlab, "__file__", str(tmp_path / "site-packages/sevlab/__init__.py"))
+    monkeypatch.setattr(course.sysconfig, "get_path", lambda name: str(tmp_path / "data"))
+    whole = course.shutil.copytree
+
+    def half(source, to):
+        whole(source, to)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(course.shutil, "copytree", half)
+    assert "No space left on device" in refused(1, "lab")
+    assert not (tmp_path / "sevlab-course").exists() and started == []
+
+    monkeypatch.setattr(course.shutil, "copytree", whole)
+    sevlab("lab")
+    assert (tmp_path / "sevlab-course/01_launch.ipynb").read_text() == "as shipped"
 
 
 def test_an_installation_without_notebooks_says_so(refused, started, tmp_path, monkeypatch):

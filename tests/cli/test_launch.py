@@ -310,6 +310,7 @@ def test_a_wrong_launch_is_status_2_in_one_line(refused, files, line, message):
         ("--firmware full.fd --policy 1 --inject-secret header payload --secret-gpa 0x90000000", "no memory at"),
         ("--firmware bare.fd --policy 1 --kernel kernel --hashes-gpa 0x90000000", "no memory at"),
         ("--firmware bare.fd --policy 1 --kernel kernel --hashes-gpa 0x10001", "INVALID_ADDRESS"),
+        ("--firmware full.fd --policy 1 --vcpus 1024", "EMFILE (vmm has all 1024 descriptors of its RLIMIT_NOFILE in use"),
     ],
 )
 def test_a_launch_with_bad_files_is_status_1_in_one_line(refused, files, line, message):

@@ -13,7 +13,8 @@ import judges
 import pytest
 
 MODULES = ("sphinx", "myst_nb", "pydata_sphinx_theme")
-PAGES = ("index", "01_launch", "reference/coverage", "reference/limitations", "reference/performance")
+LABS = tuple(path.stem for path in sorted((judges.ROOT / "notebooks").glob("*.ipynb")))
+PAGES = ("index", *LABS, "reference/coverage", "reference/limitations", "reference/performance")
 
 
 @pytest.fixture(scope="module")

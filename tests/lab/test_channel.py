@@ -20,7 +20,16 @@ def test_the_last_two_keys_are_those_that_the_owner_drew(host: Host, session: Ow
 def test_looking_at_a_private_key_is_an_x_ray(host: Host, session: OwnerSession) -> None:
     unwrap(host, session)
 
-    assert "PDH" in host.trace.rows(XrayTaken)[-1]["what"]
+    assert host.trace.rows(XrayTaken)[-1]["what"] == "the platform's private keys"
+    assert host.journal.looks[-1].what == "the platform's private keys"  # a grader sees it in what is saved, too
+
+
+def test_a_platform_that_was_not_brought_up_has_no_key_to_look_at(session: OwnerSession) -> None:
+    with Host(seed=9) as idle:
+        idle.psp.keys = idle.psp.keys._replace(pdh=None)
+        with pytest.raises(ValueError, match="not brought up"):
+            unwrap(idle, session)
+        assert not idle.journal.looks
 
 
 def test_a_session_for_another_platform_does_not_open(host: Host) -> None:

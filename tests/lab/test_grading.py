@@ -60,6 +60,13 @@ def test_the_first_diagnosis_that_fits_speaks_and_its_places_are_filled() -> Non
     assert judge(made(), CASE, 2).says == "It is 12 more."
 
 
+def test_where_to_look_has_its_places_filled_too_and_without_facts_stays_as_it_is() -> None:
+    one, other = made().diagnoses
+    looking = made(diagnoses=(one._replace(look="row {by}"), other._replace(fits=lambda *_: True, look="row {by}")))
+    assert judge(looking, CASE, 2).look == "row 12"
+    assert judge(looking, CASE, 99).look == "row {by}"
+
+
 def test_where_none_fits_the_table_alone_speaks() -> None:
     found = judge(made(), CASE, 20)
 

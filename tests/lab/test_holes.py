@@ -6,7 +6,7 @@ import pytest
 
 from sevlab import designs
 from sevlab.lab import mirror as answers
-from sevlab.lab.holes import HOLES, hole, holes, survive
+from sevlab.lab.holes import HOLES, hole, holes, played, survive
 
 SAID = {
     "destination with a vCPU": ("0", "EINVAL"),
@@ -37,3 +37,16 @@ def test_one_of_them_kills_its_caller_and_leaves_a_line(name: str) -> None:
     deadly = name == "descriptor that is closed"
     assert found["process lives"] is not deadly
     assert bool(found["log"]) is deadly and all("fput" in line for line in found["log"])
+
+
+def test_a_hole_is_played_on_both_kernels_and_only_the_later_one_refuses() -> None:
+    later, first = played("destination with a vCPU")
+    refused = [[row["errno"] for row in host.trace.rows() if row["kind"] == "Ioctl" and row["errno"]] for host in (later, first)]
+
+    assert (later.design, first.design) == (designs.LINUX_6_1, designs.LINUX_5_13)
+    assert refused == [[22], []]
+
+
+def test_a_hole_that_there_is_not_cannot_be_played() -> None:
+    with pytest.raises(KeyError):
+        played("no such hole")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sevlab import Host, designs, guest, lab, owner, vmm
-from sevlab.abi.kvm import KVM_CREATE_VCPU, KVM_MEMORY_ENCRYPT_REG_REGION, kvm_enc_region
+from sevlab.abi.kvm import KVM_CREATE_VCPU, KVM_MEMORY_ENCRYPT_REG_REGION, KVM_SEV_LAUNCH_MEASURE, kvm_enc_region
 from sevlab.kvm import sev_commands
 from sevlab.kvm.ladder import ladder as rungs
 from sevlab.lab.ladders import Rungs, ladder
@@ -57,6 +57,15 @@ def test_a_refusal_of_the_driver_names_its_rung(host: Host) -> None:
     assert "<- refused" in repr(found) and found.name == "KVM_SEV_LAUNCH_MEASURE"
 
 
+def test_a_refusal_that_is_a_known_defect_has_its_tag_and_no_other_rung_has(host: Host) -> None:
+    refusal = lab.attempt(steps.launch_measure, steps.create_vm(host.process("qemu", memlock=1 << 20)))
+
+    tagged = ladder(refusal, tag="as shipped")
+    assert [row["state"] for row in rows(tagged) if "tag" in row] == ["refused"]
+    assert repr(tagged).count("<- refused, as shipped") == 1 and "as shipped" not in repr(ladder(refusal))
+    assert "tag" not in {key for row in rows(ladder("LAUNCH_START", tag="as shipped")) for key in row}
+
+
 def test_what_is_also_wrong_was_never_asked(host: Host) -> None:
     """A call with two things wrong learns of the upper one; the lower one is told from the handler's own variables."""
     vm = steps.create_vm(host.process("qemu", memlock=1 << 20), plain=True)
@@ -97,3 +106,32 @@ def test_an_ioctl_that_is_refused_before_its_handler_has_its_own_ladder(host: Ho
     found = ladder(lab.attempt(vm.ioctl, KVM_CREATE_VCPU, 0))
 
     assert found.name == "KVM_CREATE_VCPU" and [row["code"] for row in rows(found) if row["state"] == "refused"] == ["EEXIST"]
+
+
+def test_a_refusal_before_the_command_is_looked_up_has_the_command_s_ladder(host: Host) -> None:
+    vm = vmm.launch(host, program=guest.hello, name="qemu")
+    found = ladder(lab.attempt(vmm.mirror(vm).sev_op, KVM_SEV_LAUNCH_MEASURE))
+    [no] = [row for row in rows(found) if row["state"] == "refused"]
+
+    assert found.name == "KVM_SEV_LAUNCH_MEASURE"
+    assert (no["code"], no["words"]) == ("EINVAL", "the VM is a mirror, which may not do this")
+    assert not [row for row in rows(found) if row["by"] == "firmware" and row["state"] != "unasked"]
+
+
+def test_a_source_never_shows_our_own_python() -> None:
+    for row in rows(ladder("LAUNCH_START")):
+        assert " = " not in row["source"] and "caller" not in row["source"], row
+
+
+@pytest.mark.parametrize("call", ["INIT", "INIT2", "LAUNCH_UPDATE_VMSA", "DBG_DECRYPT", "MEMORY_ENCRYPT_REG_REGION", "RUN"])
+def test_a_rung_is_said_in_words_and_not_in_code(call: str) -> None:
+    words = [row["words"] for row in rows(ladder(call, design=designs.LINUX_6_12))]
+
+    assert not [one for one in words if one.startswith("not (") or any(sign in one for sign in ("->", "&&", "||", "==", "!="))]
+
+
+def test_the_words_of_the_firmware_are_not_said_twice() -> None:
+    found = [row for row in rows(ladder("LAUNCH_START")) if row["by"] == "firmware"]
+
+    assert found and not [row for row in found if row["words"] in row["source"]]
+    assert "firmware, accept_owner: nor by its algorithm" in {row["source"] for row in found}

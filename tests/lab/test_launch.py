@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from sevlab import Host, guest, lab, owner, vmm
+from sevlab.abi.kvm import kvm_sev_launch_start
 from sevlab.lab import launch as answers
 from sevlab.owner import OwnerSession
 
@@ -112,3 +113,22 @@ def test_no_answer_comes_without_its_reason() -> None:
     given = [answers.nonce(b"", b""), answers.replayed(None), answers.flipped(b"", b"", None), answers.tampered([])]
 
     assert [answer.because[-1] in ".)" for answer in given] == [True] * len(given)
+
+
+def test_the_firmware_is_told_where_the_bytes_lie_and_no_address_of_the_guest(host: Host) -> None:
+    vm = lab.empty_guest(host)
+    told = answers.command(host, vm, 0x2000, 4096)
+
+    assert (told.handle, told.paddr, told.len) == (vm.handle, host.hpa(vm.process, vm.hva(0x2000)), 4096)
+    with pytest.raises(ValueError, match="0x900000"):
+        answers.command(host, vm, 0x900000, 4096)
+
+
+def test_what_a_vmm_gave_its_kernel_is_read_from_the_journal(host: Host, session: OwnerSession) -> None:
+    with pytest.raises(LookupError, match="nobody gave the kernel a kvm_sev_launch_start"):
+        answers.given(host, kvm_sev_launch_start)
+    vm = vmm.launch(host, firmware=guest.firmware_image(), policy=1, session=session)
+    said = answers.given(host, kvm_sev_launch_start)
+
+    assert (said.policy, said.session_len) == (1, 128)
+    assert vm.process.read(said.session_uaddr, 128) == session.session

@@ -10,6 +10,7 @@ from sevlab import Host, guest, owner, vmm
 from sevlab.abi.sev import GuestState
 from sevlab.hw.isa import hlt, program, store
 from sevlab.lab import before_launch, deliver, empty_guest, tampering, two_pages
+from sevlab.lab.launches import by_hand
 from sevlab.owner import OwnerSession
 
 
@@ -96,3 +97,42 @@ def test_of_four_changes_only_the_vcpu_goes_unnoticed() -> None:
 def test_the_tampered_launches_depend_on_nobodys_machine() -> None:
     assert tampering(1) == tampering(2)
     assert guest.firmware_image() == guest.firmware_image()
+
+
+def test_a_launch_by_hand_goes_from_state_to_state(host: Host) -> None:
+    vm = empty_guest(host)
+    give = by_hand(vm)
+    for command in ("LAUNCH_UPDATE_DATA", "LAUNCH_UPDATE_DATA", "LAUNCH_MEASURE"):
+        give("guest", command, "scratch")
+
+    assert host.xray.digest(vm.handle) == hashlib.sha256(bytes(8192)).digest()
+    assert vm.measurement and host.psp.guests[vm.handle].state is GuestState.LSECRET
+    give("guest", "LAUNCH_FINISH", "scratch")
+    assert host.psp.guests[vm.handle].state is GuestState.RUNNING
+    give("guest", "DECOMMISSION", "scratch")
+    assert vm.handle not in host.psp.guests
+
+
+def test_by_hand_a_command_in_the_wrong_state_is_refused_by_the_firmware(host: Host) -> None:
+    vm = empty_guest(host)
+    give = by_hand(vm)
+    give("guest", "LAUNCH_MEASURE", "scratch")
+
+    with pytest.raises(OSError, match="INVALID_GUEST_STATE"):
+        give("guest", "LAUNCH_UPDATE_DATA", "scratch")
+    with pytest.raises(OSError, match="ENOTTY"):  # plain SEV has no save areas
+        give("guest", "LAUNCH_UPDATE_VMSA", "scratch")
+
+
+def test_by_hand_there_are_as_many_pages_as_the_guest_has(host: Host) -> None:
+    give = by_hand(empty_guest(host, size=2 << 12))
+    for _ in range(2):
+        give("guest", "LAUNCH_UPDATE_DATA", "scratch")
+
+    with pytest.raises(ValueError, match="every page of this guest is loaded"):
+        give("guest", "LAUNCH_UPDATE_DATA", "scratch")
+
+
+def test_a_command_that_takes_two_is_not_given_by_hand(host: Host) -> None:
+    with pytest.raises(ValueError, match="SEND_START wants more than a press"):
+        by_hand(empty_guest(host))("guest", "SEND_START", "scratch")

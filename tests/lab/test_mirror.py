@@ -1,28 +1,25 @@
-"""Lab `mirror`: readers, views, rights, deaths and couriers are the machine's, and each answer follows it."""
+"""Lab `mirror`: readers, views, rights, and deaths are the machine's, and each answer follows it."""
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from sevlab import Host, designs, lab, vmm
+from sevlab import Host, designs, vmm
 from sevlab.guest.programs import SECRET
 from sevlab.lab import mirror as answers
+from sevlab.lab.holders import rows
 from sevlab.lab.mirror import (
     DONE,
     HELPER,
     TwoViews,
-    careless_courier,
-    guest_with_courier,
     guest_with_helper,
     helper,
     may_ask,
     one_more_vcpu,
-    packets,
     readers,
     stranger,
-    unpacked,
+    two_tenants,
+    with_a_mirror,
 )
 
 OWNERS_KEY = bytes(range(32))
@@ -54,6 +51,24 @@ def test_the_mirror_reads_text_a_stranger_noise_and_the_vmm_ciphertext(host: Hos
 def test_one_more_vcpu_reads_it_too(host: Host) -> None:
     assert answers.nothing_new(one_more_vcpu(host)).says == "the sentence"
     assert answers.nothing_new(bytes(16)).says == "noise"
+
+
+def test_a_mirror_and_one_more_vcpu_are_alike_until_the_guest_has_run() -> None:
+    with Host(seed=7) as one, Host(seed=7) as other:
+        parted = with_a_mirror(one)
+        one_more_vcpu(other)
+        done = [[(row["kind"], row.get("nr")) for row in host.trace.rows() if row["n"] <= parted] for host in (one, other)]
+
+        assert done[0] == done[1]
+        assert one.kernel.vms.keys() == {1, 2} and other.kernel.vms.keys() == {1}
+
+
+def test_two_tenants_and_one_who_pays() -> None:
+    host = two_tenants(seed=9)
+
+    assert [row["owner"] for row in rows(host)] == ["-", "vm-a"] and rows(host)[0]["pays"] == "/a"
+    host.processes["helper"].kill()
+    assert [row["VM"] for row in rows(host)] == ["vm-a"]
 
 
 def test_a_page_that_the_host_wrote_is_no_program(host: Host, guest: vmm.Vm) -> None:
@@ -100,35 +115,3 @@ def test_the_owner_outlives_its_process_until_nobody_holds_the_mirror() -> None:
         assert answers.freed(host).says == "no"
         mirror.process.kill()
         assert answers.freed(host).says == "yes" and answers.outlives(host).says == "waiting"
-
-
-# ------------------------------------------------------------- the courier
-
-
-def packets_of(host: Host, **named: Any) -> list[bytes]:
-    vm = guest_with_courier(host, OWNERS_KEY, **named)
-    vmm.mirror(vm, start=HELPER).run()
-    return packets(vm)
-
-
-def test_the_far_end_reads_every_page_and_the_host_none(host: Host) -> None:
-    sent = packets_of(host)
-    assert unpacked(OWNERS_KEY, sent) == [SECRET, b"my diary, page 2", SECRET]
-    assert lab.search(host, b"my diary") == [] and len(set(sent)) == 3
-    assert answers.equal_packets(sent).says == "nothing"
-
-
-def test_with_another_key_the_far_end_reads_nothing(host: Host) -> None:
-    assert SECRET not in unpacked(bytes(32), packets_of(host))
-
-
-def test_a_courier_that_does_not_number_its_packets_tells_which_pages_are_equal(host: Host) -> None:
-    sent = packets_of(host, program=careless_courier)
-    assert sent[0] == sent[2] != sent[1]
-    assert answers.equal_packets(sent).says == "that two pages are equal"
-
-
-def test_an_owner_who_does_not_trust_the_launch_sends_no_key(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers.owner, "expected_digest", lambda image: bytes(32))
-    with pytest.raises(ValueError, match="does not trust"):
-        guest_with_courier(host, OWNERS_KEY)

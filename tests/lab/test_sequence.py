@@ -62,3 +62,34 @@ def test_without_a_front_end_it_is_a_table(host: Host) -> None:
     assert repr(lab.lanes(host)).splitlines()[0].split() == ["entry", "from", "to", "what", "answer"]
     assert set(lab.lanes(host)._repr_mimebundle_()) == {"text/plain"}
     assert lab.lanes(host, beside=Host("naples", designs.LINUX_6_12, seed=7)).lines
+
+
+def test_what_came_before_an_entry_is_left_out_and_its_processes_keep_their_names(host: Host) -> None:
+    n = host.n
+    vmm.steps.create_vm(host.processes["vmm"])
+
+    lines = lab.lanes(host, since=n).lines
+    assert lines and all(line["n"] > n for line in lines) and lines[0]["source"] == "vmm"
+    assert lab.lanes(host, since=host.n).describe().startswith("Nothing has happened.")
+
+
+def test_a_live_one_grows_with_the_machine_from_that_entry_on(host: Host) -> None:
+    pytest.importorskip("sevlab_widgets")
+    picture = lab.lanes(host, since=host.n).widget
+    assert picture.lines == []
+    vmm.steps.create_vm(host.process("late", memlock=1 << 20))
+
+    assert "KVM_CREATE_VM" in [line.label for line in picture.lines]
+    picture.close()
+
+
+def test_of_two_traces_the_words_are_those_in_which_they_differ() -> None:
+    left, right = Host("naples", seed=7), Host("naples", seed=7)
+    for one in (left, right):
+        vmm.steps.create_vm(one.process("qemu", memlock=1 << 20))
+    same = lab.lanes(left, beside=right, names=("a", "b"))
+    lab.attempt(right.processes["qemu"].open, "/dev/kvm", "r+")
+    other = lab.lanes(left, beside=right, names=("a", "b"))
+
+    assert repr(same) == f"a and b have all {len(same.lines)} lines in common." and same.lines
+    assert repr(other).splitlines()[-1].split() == ["b", str(right.n), "qemu", "KVM", "open", "0"]

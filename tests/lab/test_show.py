@@ -79,3 +79,32 @@ def test_flipping_a_bit_twice_gives_the_bytes_back_and_once_changes_one() -> Non
     assert flip(flip(b"abc", 17), 17) == b"abc"
     with pytest.raises(IndexError):
         flip(b"", 0)
+
+
+def test_of_a_long_structure_only_the_fields_asked_for_are_shown_and_numbers_as_such() -> None:
+    from sevlab.abi.ghcb import Ghcb
+
+    request = Ghcb(sw_exit_code=0x72, rbx=0xBAD).mark("sw_exit_code")
+    lines = repr(layout(request, only=("sw_exit_code", "rbx"), writers={"rbx": "G"})).splitlines()
+
+    assert lines[2].split() == ["offset", "size", "field", "valid", "by", "value"]
+    assert [line.split()[2:] for line in lines[4:]] == [["rbx", "○", "G", "0xbad"], ["sw_exit_code", "●", "0x72"]]
+
+
+def test_a_second_structure_has_a_column_of_its_own() -> None:
+    lines = repr(layout(Small(1), beside=Small(2), names=("before", "after"))).splitlines()
+
+    assert lines[2].split()[3:] == ["before", "after"] and lines[4].split()[3:] == ["0100", "0200"]
+
+
+def test_a_field_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="there is no field colour"):
+        layout(Small(), only=("colour",))
+
+
+def test_who_vouches_and_who_wrote_goes_to_the_picture() -> None:
+    pytest.importorskip("sevlab_widgets")
+    picture = layout(Small(1), valid={"number": True, "name": False}, writers={"number": "K"}, only=("number",)).widget
+
+    assert [part.name for part in picture.parts] == ["number"]
+    assert "written by K; its valid bit is set" in picture.say(picture.parts[0])

@@ -45,7 +45,7 @@ def test_the_vmm_walks_an_ordinary_guests_table_by_hand_and_finds_what_the_proce
 def test_the_vmm_cannot_walk_a_sealed_guests_table(host: Host) -> None:
     plain, sealed = launch(host, None), launch(host, 1)
 
-    assert tour.walked(plain, sealed).says == "no"
+    assert tour.walked(host, plain, sealed).says == "no"
     with pytest.raises(ValueError, match="no memory"):
         tour.steps(sealed)
 
@@ -56,17 +56,19 @@ def test_the_same_sentence_is_read_by_three_readers_or_by_one(host: Host) -> Non
     assert tour.ordinary(host, plain, TEXT).says == "all three"
     assert tour.ordinary(host, sealed, TEXT).says == "the guest alone"
     assert (tour.private(host, plain), tour.private(host, sealed)) == (False, True)
-    assert tour.guest_sees(host, sealed) == TEXT and tour.pointer(sealed, TEXT).says == "noise"
+    assert tour.guest_sees(host, sealed) == TEXT and tour.pointer(host, sealed, TEXT).says == "noise"
 
 
 def test_a_cleared_c_bit_brings_nothing_back_until_the_guest_stores_again(host: Host) -> None:
     vm = launch(host, 1)
     vm.run()
-    assert tour.cleared(host, vm, TEXT).says == "noise" and not tour.private(host, vm)
+    then = tour.seen(host, vm)
+    assert tour.cleared(then, TEXT).says == "noise" and not tour.private(host, vm)
     vm.run()
-    assert tour.stored_again(host, vm, TEXT).says == "yes"
+    assert tour.stored_again(tour.seen(host, vm), TEXT).says == "yes"
     vm.run()
-    assert tour.private(host, vm) and tour.stored_again(host, vm, TEXT).says == "no"
+    assert tour.private(host, vm) and tour.stored_again(tour.seen(host, vm), TEXT).says == "no"
+    assert tour.cleared(then, TEXT).says == "noise"  # whoever answers late is answered as of then
 
 
 def test_an_ordinary_guest_is_not_offered_memory_encryption(host: Host) -> None:
@@ -121,3 +123,20 @@ def test_the_journal_says_when_the_sentence_came_and_went(host: Host) -> None:
 
     assert [row["on the bus"] for row in rows] == ["zeros", "noise", "the sentence", "noise"]
     assert tour.vanished(host, rows).says == "the guest ran"
+
+
+def test_what_the_vmm_sees_is_what_it_reads_and_leaves_no_entry(host: Host) -> None:
+    for policy in (None, 1):
+        vm, before = launch(host, policy), host.n
+        found = tour.vmm_sees(host, vm, tour.GPA)
+        assert tour.seen(host, vm).vmm == found
+        assert host.n == before
+        assert found == vm.read(tour.GPA, len(found))
+
+
+def test_a_pointer_that_leads_nowhere_is_refused_to_a_look_too(host: Host) -> None:
+    vm = launch(host, None)
+    vm.process.munmap(vm.hva(tour.GPA), 4096)
+
+    with pytest.raises(OSError, match="EFAULT"):
+        tour.vmm_sees(host, vm, tour.GPA)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sevlab import Host, lab
-from sevlab.lab.asids import naples, tenant
+from sevlab.lab.tenants import naples, tenant
 
 
 def test_before_anybody_came_all_slots_are_free():

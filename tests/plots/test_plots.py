@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from html import escape
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sevlab.abi.sev import Cmd, Handle, Status
 from sevlab.hw import pages
 from sevlab.kvm.asid import AsidFreed, AsidsFlushed, AsidTaken
 from sevlab.lab.picture import WIDTH, penguin
+from sevlab.lab.tenants import naples, tenant
 from sevlab.lab.tweak import Box
 from sevlab.plots.asids import USED, WAITING, history
 from sevlab.plots.images import on_the_bus
@@ -91,6 +93,15 @@ def test_each_stretch_of_a_slot_is_a_bar_where_it_was_and_each_flush_a_line_thro
     assert plot.alt == (
         "Key slots of naples over virtual time: 10 of 15 were ever used; now 0 in use, 10 waiting for a flush; 1 flush."
     )
+
+
+@pytest.mark.parametrize(("guests", "said"), [(15, []), (14, ["1 more slot, never used"]), (3, ["12 more slots, never used"])])
+def test_slots_that_were_never_used_are_counted_where_there_are_any(guests: int, said: list[str]) -> None:
+    with Host(naples(es=0), seed=2, memory=1 << 30) as host:
+        for _ in range(guests):
+            tenant(host)
+        bars, _ = plots.asid_occupancy(host).axes
+    assert [text.get_text() for text in bars.texts if "never used" in text.get_text()] == said
 
 
 def test_a_machine_that_gave_no_slot_yet_is_drawn_as_that() -> None:
@@ -232,6 +243,7 @@ def test_a_notebook_gets_a_picture_with_its_sentence(host: Host) -> None:
     data, metadata = plots.page_map(host)._repr_mimebundle_()
     assert data["image/png"][:8] == b"\x89PNG\r\n\x1a\n"
     assert metadata["image/png"]["alt"] == data["text/plain"] == repr(plots.page_map(host))
+    assert data["text/html"].startswith("<img src=") and f'alt="{escape(data["text/plain"])}"' in data["text/html"]
 
 
 def test_the_same_machine_is_the_same_picture_to_the_byte(host: Host) -> None:

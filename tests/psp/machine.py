@@ -40,6 +40,13 @@ GUEST_FIELDS = ("state", "policy", "asid", "vek", "tek", "tik", "launch_digest",
 SECRET = b"the disk's password, padded".ljust(32, b".")
 
 
+class Copy(bytes):
+    """Memory as it was: compared byte by byte, shown by its digest."""
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes, SHA-256 {hashlib.sha256(self).hexdigest()[:16]}>"
+
+
 class Machine:
     """One machine in a given situation. Calling it runs a command; the buffer is read back in place."""
 
@@ -136,8 +143,6 @@ class Machine:
     def remembered(self) -> dict[str, Any]:
         """All that a refused command must leave as it was: firmware, silicon, memory (but for the command buffer's page)."""
         psp, view = self.psp, self.dram.memory.view
-        digest = hashlib.sha256(view[:BUFFER])
-        digest.update(view[BUFFER + 0x1000 : self.dram.size])
         return {
             "state": psp.state,
             "es": psp.es,
@@ -154,7 +159,7 @@ class Machine:
             "written_back": self.soc.written_back,
             "pages": self.soc.pages.counts(),
             "drawn": dict(self.soc.stream._counters),
-            "memory": digest.hexdigest(),
+            "memory": Copy(bytes(view[:BUFFER]) + bytes(view[BUFFER + 0x1000 : self.dram.size])),
         }
 
 

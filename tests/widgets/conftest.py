@@ -11,9 +11,7 @@ the project itself would hide them as a package.
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -21,45 +19,24 @@ from typing import Any
 
 import judges
 import pytest
+from front_end import helper
 
 HERE = Path(__file__).parent
 ARTIFACTS = HERE / "artifacts"
-
-
-def sibling(name: str) -> ModuleType:
-    """A helper module of this folder."""
-    full = f"widget_tests_{name}"
-    if full not in sys.modules:
-        spec = importlib.util.spec_from_file_location(full, HERE / f"{name}.py")
-        assert spec is not None and spec.loader is not None
-        sys.modules[full] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(sys.modules[full])
-    return sys.modules[full]
-
-
-sibling("machine")
+helper("machine")
 MACHINE = f"exec(open({str(HERE / 'machine.py')!r}).read())"  # the first cell of a notebook that makes up its host
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "ui: drives a real JupyterLab in a headless Chromium")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The browser comes last: what fails without one is seen first."""
-    items.sort(key=lambda item: "ui" in item.keywords)
 
 
 @pytest.fixture
 def rig() -> ModuleType:
     """lab_server.py itself."""
-    return sibling("lab_server")
+    return helper("lab_server")
 
 
 @pytest.fixture
 def machine() -> Callable[..., Any]:
     """Makes hosts out of nothing."""
-    return sibling("machine").Machine  # type: ignore[no-any-return]
+    return helper("machine").Machine  # type: ignore[no-any-return]
 
 
 @pytest.fixture
@@ -78,22 +55,6 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], list[tuple[dict[str
 # ------------------------------------------------------------- the browser
 
 
-@pytest.fixture(scope="session")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """One JupyterLab and one Chromium for the whole session, comms on the main thread."""
-    server = sibling("lab_server")
-    server.require()
-    with server.Lab(tmp_path_factory.mktemp("lab")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def subshells(lab: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """A second JupyterLab, whose comms run on subshells: callbacks come on other threads, while cells run."""
-    with sibling("lab_server").Lab(tmp_path_factory.mktemp("subshells"), subshells=True, browser=lab.browser) as running:
-        yield running
-
-
 @pytest.fixture
 def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Opens notebooks of the cells given (`Machine` is there), runs them, and closes them when the test is over.
@@ -103,22 +64,22 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
     books: list[Any] = []
     said: list[str] = []
 
+    def hear(message: Any) -> None:
+        if message.type == "error" and "blob:" in str(message.location) + message.text:
+            said.append(message.text)
+
     def open_one(*cells: str, run: bool = True, on: Any = lab, **options: Any) -> Any:
         cells = (MACHINE, *cells)
         name = re.sub(r"\W+", "-", request.node.name)[-60:] + f"-{len(books)}"
         book = on.open(name, cells, **options)
-        book.page.on(
-            "console",
-            lambda message: (
-                said.append(message.text) if message.type == "error" and "blob:" in str(message.location) + message.text else None
-            ),
-        )
+        book.page.on("console", hear)
         books.append(book)
         return book.run() if run else book
 
     yield open_one
     for book in books:
         book.close()
+        book.page.remove_listener("console", hear)
         assert book.lab.foreign() == []
     assert said == []
 
@@ -126,9 +87,9 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
 @pytest.fixture
 def shot() -> Callable[[Any, str], Path]:
     """Keeps a picture of a widget, light and dark, among the artefacts (which git ignores)."""
-    ARTIFACTS.mkdir(exist_ok=True)
 
     def keep(book: Any, name: str, index: int = 0) -> Path:
+        ARTIFACTS.mkdir(exist_ok=True)
         for theme in ("light", "dark"):
             book.theme(theme)
             book.page.locator(".sl").nth(index).screenshot(path=ARTIFACTS / f"{name}-{theme}.png")
@@ -141,7 +102,7 @@ def shot() -> Callable[[Any, str], Path]:
 @pytest.fixture
 def violations() -> Callable[[Any], list[str]]:
     """What axe-core finds wrong in a book's output areas; skipped where it is absent."""
-    axe = sibling("axe")
+    axe = helper("axe")
     if not axe.FILE.is_file():
         judges.absent(f"axe-core {axe.VERSION} is not in {axe.FILE.parent} (make judges, or python tests/widgets/axe.py)")
     return lambda book: axe.violations(book.page)

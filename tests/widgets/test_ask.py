@@ -118,7 +118,7 @@ def test_a_checked_card_says_outcome_rows_and_how_many_passed(sent):
     made = Checked(sheet)
     [frame, full] = [fields for fields, _ in sent(made)]
 
-    assert full["card"]["say"] == "launch.digest: not yet. 1 of 2 rows differ. 1 of 2 passed."
+    assert full["card"]["say"] == "launch.digest: not yet. 1 of 2 rows differs. 1 of 2 passed."
     assert frame["facts"] == ["launch.digest", "usually 3 minutes"] and "text" not in full["card"]
     assert made.describe() == "the whole card" and made.table()[1] == [["digest", "aa", "bb", "differs"], ["size", "32", "32", ""]]
 

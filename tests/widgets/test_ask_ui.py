@@ -87,7 +87,7 @@ def test_a_wrong_answer_gets_its_table_hints_one_at_a_time_then_the_solution(not
     book = notebook(CHECK, width=1000)
     card = book.widget()
 
-    assert book.status() == "launch.digest: not yet. 1 of 1 rows differ. 0 of 4 passed."
+    assert book.status() == "launch.digest: not yet. 1 of 1 rows differs. 0 of 4 passed."
     assert card.locator(".sl-differs").count() == 1
     shot(book, "ask-check")
     card.get_by_role("button", name="Hint 1 of 2").press("Enter")
@@ -127,3 +127,45 @@ def test_axe_finds_nothing(notebook, violations):
     assert violations(book) == []
     book.theme("dark")
     assert violations(book) == []
+
+
+def test_before_a_hall_the_answer_is_hidden_until_the_votes_are_in(notebook, shot):
+    book = notebook(PREDICTION, width=1700)
+    card = book.widget()
+    look = """(at) => {
+        const s = getComputedStyle(document.querySelectorAll(".sl-answer")[at]);
+        return [s.borderColor, s.fontWeight, s.boxShadow];
+    }"""
+    hide = card.get_by_label("Hide my answer")
+    hide.check()
+    card.get_by_label("no", exact=True).check()
+    assert book.page.evaluate(look, 0) == book.page.evaluate(look, 1)
+
+    card.get_by_role("button", name="Commit").click()
+    card.locator(".sl-reveal").wait_for()
+    assert book.status() == "You said: (hidden). The machine says: yes."
+    assert card.locator(".sl-you").inner_text() == "(hidden)" and card.locator(".sl-verdict").count() == 0
+    shot(book, "ask-hidden")
+
+    hide.uncheck()
+    assert book.status() == "You said: no. The machine says: yes."
+    assert card.locator(".sl-you").inner_text() == "no" and "not what you said" in card.inner_text()
+
+
+def test_the_link_selects_in_the_widget_above_and_brings_it_before_the_reader(notebook):
+    book = notebook(
+        "from sevlab_widgets import Layout\nw = Layout([('nonce', bytes(16)), ('mac', bytes(32))]); w",
+        "from sevlab import lab\nr = lab.check('launch.digest', b'x' * 32, look=w); r",
+    )
+    book.do("r.verdict = r.verdict._replace(look='the field mac'); r._widget.mark()")
+    book.widget(1).get_by_role("button", name="the field mac").click()
+    book.page.wait_for_function("document.querySelectorAll('.sl-stage')[0] === document.activeElement")
+
+    assert book.do("print(w.selected)") == "mac\n"
+    assert book.status(0).startswith("mac: 32 bytes")
+
+
+def test_without_a_widget_to_look_at_the_words_are_no_link(notebook):
+    card = notebook(CHECK).widget()
+
+    assert "look at:" in card.inner_text() and card.locator(".sl-link").count() == 0

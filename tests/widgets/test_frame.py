@@ -383,3 +383,14 @@ def test_static_is_a_picture_and_a_sentence_and_no_widget(monkeypatch):
 
 def test_a_widget_says_what_it_shows_and_never_where_it_lies_in_memory():
     assert repr(Counter()) == "The counter says 0."
+
+
+def test_who_asks_for_an_entry_hears_when_it_is_there_and_a_link_selects_and_leads(machine, sent):
+    counter = Counter(host=machine())
+    counter.host.mark(0, 1, 1)
+    messages = sent(counter)
+
+    counter.got_seek("view-1", 0)
+    assert messages[-1][0] == {"kind": "sought", "n": 1, "entry": 0, "to": "view-1"}
+    counter.look_at("value 4")
+    assert counter.selected == "value 4" and kinds(messages)[-2:] == ["selected", "look"]

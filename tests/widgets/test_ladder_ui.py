@@ -47,6 +47,19 @@ def test_a_refusal_shows_which_rung_said_no(notebook, shot):
     shot(book, "ladder-refused")
 
 
+@pytest.mark.parametrize("width", [520, 1000, 1700])
+def test_the_rung_that_refused_is_in_sight_and_none_is_cut_at_the_top(notebook, width, shot):
+    book = notebook(REFUSED, width=width)
+    book.widget()
+    book.settle(400)
+
+    stage, rung = book.page.locator(".sl-stage").bounding_box(), book.page.locator("[data-key='0/23']").bounding_box()
+    assert stage["y"] <= rung["y"] and rung["y"] + rung["height"] <= stage["y"] + stage["height"]
+    tops = [item.bounding_box()["y"] for item in book.page.locator("[data-key]").all()]
+    assert abs(min((top for top in tops if top >= stage["y"] - 1), default=0) - stage["y"]) <= 4
+    shot(book, f"ladder-{width}")
+
+
 def test_two_designs_stand_beside_each_other(notebook, shot):
     book = notebook(TWO, width=1700)
     card = book.widget()

@@ -30,6 +30,29 @@ def test_a_trace_is_summed_up_in_a_sentence_and_told_line_by_line():
     assert lanes.lifelines == [("qemu", ""), ("KVM", ""), ("PSP", "")]
 
 
+def test_numbers_that_are_steps_are_called_so(sent):
+    lanes = Lanes(LINES, unit="step")
+
+    assert lanes.says() == "3 lines, steps 1 to 2; 1 refused."
+    assert "  step 2: KVM to PSP" in lanes.describe() and "entry" not in lanes.describe()
+    assert lanes.table()[0][0] == "step" and sent(lanes)[-1][0]["unit"] == "step"
+
+
+def test_of_two_traces_the_refusals_of_each_are_counted_where_they_differ():
+    good, bad = Line(1, "a", "b", "GET", "0"), Line(1, "a", "b", "GET", "EIO", bad=True)
+
+    assert Lanes([good], against=[bad], names=("old", "new")).says().startswith("1 line, entries 1 to 1; 0 refused, 1 of new.")
+    assert "; 1 refused." in Lanes([bad], against=[bad], names=("old", "new")).says()
+
+
+def test_the_static_picture_has_no_column_for_a_lifeline_that_nothing_touches():
+    known = [("owner", "O"), ("qemu", "V"), ("KVM", "K"), ("PSP", "P"), ("bus", "B")]
+
+    drawn = Lanes(LINES, lifelines=known).svg()
+    assert ">qemu<" in drawn and ">PSP<" in drawn and ">owner<" not in drawn and ">bus<" not in drawn
+    assert ">owner<" in Lanes(lifelines=known).svg()
+
+
 def test_an_empty_one_says_what_fills_it():
     assert Lanes().empty == "Nothing has happened. Each call you make becomes an arrow."
 
@@ -106,3 +129,46 @@ def test_a_pick_that_raises_leaves_the_picture_as_it_is(sent):
 @pytest.mark.parametrize("lines", [[], LINES])
 def test_the_static_picture_is_well_formed(lines):
     ET.fromstring(Lanes(lines).svg())
+
+
+def test_two_traces_that_are_one_are_not_said_to_part():
+    same = [Line(1, "a", "b", "x", "0")]
+
+    assert "differ" not in Lanes(same, against=same).says()
+
+
+def test_where_they_part_may_be_said_in_other_words():
+    one, other = [Line(1, "a", "b", "x", "0")], [Line(1, "a", "b", "y", "0")]
+    lanes = Lanes(one, against=other, names=("a mirror", "one more vCPU"), parting="here they part")
+
+    assert lanes.says().endswith("a mirror and one more vCPU have the first 0 in common, then they part.")
+    assert lanes.full()[0]["parting"] == "here they part"
+
+
+def test_a_trace_that_ends_earlier_parts_too():
+    line = Line(1, "a", "b", "x", "0")
+
+    assert "then the kernels differ." in Lanes([line], against=[line, line._replace(n=2)]).says()
+
+
+def test_before_an_outcome_is_picked_the_picture_says_what_fills_it(sent):
+    lanes = Lanes(schedules=[Tile("A", ("done", "EBUSY"), 3, "112")], on_pick=lambda schedule: [Line(1, "a", "", schedule)])
+    sent(lanes)
+    assert lanes.empty == "Pick an outcome: the steps of its first schedule become arrows."
+
+    lanes.got_pick("view-1", "112")
+    assert lanes.empty == "" and lanes.lines[0].label == "112"
+
+
+def test_bytes_whose_layout_is_known_become_a_small_layout_and_others_stay_hex(sent):
+    known = Line(1, "a", "b", "x", data=bytes(range(8)), layout=[("id", 4), ("flags", 4)])
+    lanes = Lanes([known, known._replace(layout=None), known._replace(data=b"")])
+    messages = sent(lanes)
+    details = []
+    for index in range(3):
+        lanes.got_select("view-1", index)
+        details.append(messages[-1][0])
+
+    assert "flags" in details[0]["svg"] and details[0]["hex"] == ""
+    assert details[1]["svg"] == "" and details[1]["hex"].startswith("0000  00 01")
+    assert details[2]["svg"] == details[2]["hex"] == ""

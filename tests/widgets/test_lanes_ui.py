@@ -52,6 +52,8 @@ def test_calls_become_arrows_live_and_are_walked_by_keyboard(notebook, shot):
     book.do(ACT)
     book.settle(600)
     assert "2 refused" in book.status()
+    parties = card.locator(".sl-chips button").all_inner_texts()
+    assert any("KVM" in name for name in parties) and not any("bus" in name for name in parties)  # nobody has looked at the bus
     card.locator(".sl-stage").focus()
     book.page.keyboard.press("Home")
     first = book.status()
@@ -65,7 +67,14 @@ def test_calls_become_arrows_live_and_are_walked_by_keyboard(notebook, shot):
     book.page.keyboard.press("Enter")
     book.settle(400)
     assert "kvm_sev_cmd" in card.locator(".sl-drawer").inner_text()
+    assert {"id", "data", "error", "sev_fd"} <= set(card.locator(".sl-moved").inner_text().split())  # a small Layout
+    assert card.bounding_box()["height"] <= 420
     shot(book, "lanes-drawer")
+    here = int(book.status().split()[1].rstrip(":"))
+    card.locator(".sl-stage").focus()
+    book.page.keyboard.press("g")
+    book.page.wait_for_function("here => document.querySelector('.sl-where').innerText.startsWith(`entry ${here} of`)", arg=here)
+    card.get_by_role("button", name="Back to now").click()
     book.page.keyboard.press("Enter")
     card.get_by_label("Search the lines").fill("")
     card.locator(".sl-stage").focus()
@@ -112,6 +121,72 @@ def test_two_kernels_are_joined_at_their_common_beginning(notebook, shot):
     shot(book, "lanes-beside")
 
 
+LOCKS = """
+from sevlab_widgets.lanes import Lanes, Line
+def trace(*steps):
+    return [Line(i, *step[:2], f"step {i}", "0", lock=step[2] if len(step) > 2 else 0) for i, step in enumerate(steps, 1)]
+both = [("a", "", 1), ("b", "", 4), ("a", "K")]
+one, two = trace(*both, ("a", "", 2), ("b", "", 1)), trace(*both, ("K", "a"), ("K", "b"))
+parties = [("a", "V"), ("b", "P"), ("K", "K")]
+side = Lanes(one, against=two, names=("one", "two"), lifelines=parties)
+alone = Lanes(one, lifelines=parties)
+same = Lanes(one, against=one, lifelines=parties)
+display(side, alone, same)
+"""
+
+
+def pixels(book, colour, index):
+    """How many pixels of a canvas have this colour exactly, a list by columns of a twelfth of its width."""
+    return book.page.evaluate(
+        """([index, [r, g, b]]) => {
+            const c = document.querySelectorAll('.sl canvas')[index], found = new Array(12).fill(0);
+            const d = c.getContext('2d').getImageData(0, 60, c.width, c.height - 60).data;
+            for (let i = 0; i < d.length; i += 4)
+                if (d[i] === r && d[i + 1] === g && d[i + 2] === b) found[Math.floor(12 * ((i / 4) % c.width) / c.width)]++;
+            return found;
+        }""",
+        [index, list(colour)],
+    )
+
+
+def test_a_held_lock_is_coloured_on_both_sides_and_under_the_cursor(notebook, shot):
+    book = notebook(LOCKS, width=1000)
+    book.widget(2)
+    orange = (0xE6, 0x9F, 0x00)
+
+    alone, side, same = (pixels(book, orange, index) for index in (1, 0, 2))
+    assert sum(alone) > 200  # the lifeline of `a`, from its first line to its fourth
+    assert sum(side[:6]) > 20 and sum(side[6:]) > 20 and sum(side[6:]) != sum(side[:6])  # given back on the left, kept on the right
+    assert sum(same) == sum(alone)
+    assert "the kernels differ" not in book.status(2)
+
+    book.page.locator(".sl-stage").nth(1).focus()
+    for _ in range(3):
+        book.page.keyboard.press("ArrowDown")
+    book.settle(200)
+    assert sum(pixels(book, orange, 1)) >= 0.8 * sum(alone)
+    shot(book, "lanes-locks")
+    shot(book, "lanes-locks-alone", 1)
+
+
+def test_a_new_line_keeps_an_outline_where_motion_is_not_wanted(notebook):
+    book = notebook(LAUNCH, width=1000, reduced_motion="reduce")
+    card = book.widget()
+    ink = """() => { // pixels near the light theme's accent
+        const c = document.querySelector('.sl canvas'), d = c.getContext('2d').getImageData(0, 60, c.width, c.height - 60).data;
+        const far = (i) => Math.abs(d[i] - 0x19) + Math.abs(d[i + 1] - 0x76) + Math.abs(d[i + 2] - 0xd2);
+        let n = 0;
+        for (let i = 0; i < d.length; i += 4) if (far(i) < 12) n++;
+        return n; }"""
+    before = book.page.evaluate(ink)
+
+    book.do("host.process('vm-z')")
+    card.locator(".sl-stage").focus()
+    book.page.keyboard.press("End")
+    book.settle(1600)  # longer than a glow
+    assert book.page.evaluate(ink) > before + 500
+
+
 def test_a_tile_of_the_schedules_shows_its_steps(notebook, shot, violations):
     book = notebook(SCHEDULES, LAUNCH, width=1000)
     card = book.widget()
@@ -129,3 +204,18 @@ def test_small_is_a_list(notebook, shot):
     book = notebook(LAUNCH, width=520)
     assert book.widget().get_attribute("data-size") == "S"
     shot(book, "lanes-S")
+
+
+def test_escape_in_the_search_brings_every_line_back(notebook):
+    book = notebook(LAUNCH, width=1000)
+    card = book.widget()
+    book.do(ACT)
+    found, search = card.locator("output.sl-found"), card.get_by_label("Search the lines")
+    search.fill("no such call")
+    found.filter(has_text="none of").wait_for()
+    search.press("Escape")
+    book.page.wait_for_function("document.querySelector('output.sl-found').textContent === ''")
+
+    assert search.input_value() == ""
+    search.press("ArrowDown")
+    card.locator(".sl-status", has_text="Entry").wait_for()

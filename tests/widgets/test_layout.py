@@ -7,6 +7,7 @@ from typing import Annotated
 
 import pytest
 from sevlab_widgets.layout import Layout, Part, parse, parts_of
+from sevlab_widgets.picture import width_of
 
 from sevlab.wire import Wire, u32, u64
 
@@ -21,6 +22,7 @@ class Sample(Wire):
     mac: Annotated[bytes, 32] = b""  # 0x20
 
 
+SVG = "{http://www.w3.org/2000/svg}"
 FULL = Sample(flags=5, address=0x4000, name=b"vm-a".ljust(16, b"\0"), mac=bytes(range(32)))
 
 
@@ -140,3 +142,86 @@ def test_every_size_is_a_picture(width, size):
         FULL, beside=FULL.replace(flags=1), covers=[("the MAC", ("name", "flags"))], writers={"mac": "P"}, valid={"mac": True}
     )
     ET.fromstring(str(layout.picture(width, size)))
+
+
+# ------------------------------------------------------------- what is cut, and where
+
+
+LONG = "made by the owner for this one launch, because without it an old session could be replayed to the firmware"
+
+
+def ends(picture):
+    """Where each text ends, as far as its letters tell."""
+    found = {}
+    for text in ET.fromstring(str(picture)).iter(f"{SVG}text"):
+        style, size = text.get("class"), float(text.get("font-size"))
+        wide = len(text.text) * 0.602 * size if "mono" in style else width_of(text.text, size) * 1.08
+        if "end" not in style and "middle" not in style:
+            found[text.text] = float(text.get("x")) + wide
+    return found
+
+
+@pytest.mark.parametrize(("width", "size"), [(374, "S"), (560, "M"), (700, "M"), (874, "M"), (1474, "L")])
+@pytest.mark.parametrize("beside", [None, FULL.replace(flags=6)], ids=["alone", "compared"])
+def test_no_text_passes_the_right_edge_and_a_long_note_is_wrapped(width, size, beside):
+    layout = Layout(FULL, notes={"mac": LONG, "flags": LONG}, covers=[("HEADER_MAC", ("flags", "address"))], beside=beside)
+    found = ends(layout.picture(width, size))
+
+    assert {text: end for text, end in found.items() if end > width + 1} == {}
+    assert sum(text in LONG or text.rstrip("…") in LONG for text in found) >= 2
+    assert LONG in layout.say(layout.parts[0])
+
+
+def test_where_there_is_no_room_for_both_the_list_stands_below_the_hex():
+    def tops(width):
+        [hexed], [listed] = (
+            [item for item in ET.fromstring(str(Layout(FULL).picture(width, "M"))).iter(f"{SVG}g") if item.get("data-key") == key]
+            for key in ("hex flags", "mac")
+        )
+        return [float(item.find(f"{SVG}rect").get("y")) for item in (hexed, listed)]
+
+    assert tops(874)[1] < 5 * 19 < tops(600)[1]
+
+
+def test_on_a_phone_the_bytes_are_there_on_demand():
+    layout = Layout(FULL)
+    assert 'data-key="hex flags"' not in str(layout.picture(374, "S"))
+
+    layout.choose("show", "hex")
+    small = layout.picture(374, "S")
+    assert 'data-key="hex flags"' in str(small) and max(ends(small).values()) < 375
+    with pytest.raises(ValueError, match="no option"):
+        layout.got_choose("", "show", "letters")
+
+
+def test_every_gap_in_a_long_structure_is_marked_where_it_is():
+    layout = Layout([("a", bytes(300)), ("b", b"\1" * 16), ("reserved", bytes(400)), ("c", b"\2" * 16)])
+    marks = [float(text.get("y")) for text in ET.fromstring(str(layout.picture(874, "M"))).iter(f"{SVG}text") if "⋮" in text.text]
+
+    assert len(marks) == len(set(marks)) > 1
+
+
+def test_enter_edits_and_a_name_in_a_sentence_is_a_field():
+    layout = Layout(FULL, write=lambda name, value: None)
+
+    assert [act.key for act in layout.acts()] == ["Enter"]
+    assert layout.find("the field “address” above") == "address" and layout.find("nothing of it") == "nothing of it"
+
+
+@pytest.mark.parametrize(("width", "size"), [(300, "S"), (800, "M"), (1100, "L"), (1700, "L")])
+def test_a_second_structure_that_is_equal_says_so_in_the_picture(width, size):
+    one = Layout([("a", b"12"), ("b", b"3")], beside=b"123", names=("yours", "theirs"))
+    assert "theirs: the same 3 bytes." in str(one.picture(width, size))
+
+    one.beside(b"124")
+    assert "the same" not in str(one.picture(width, size))
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [(b"\x01\x02\x03\x04", "536d544d"), (b"key1", "“SmTM”"), (bytes(4), "“SmTM”"), (b"longer\x01\x02", "“SmTM”")],
+)
+def test_bytes_are_text_only_where_all_fields_of_their_size_are(other, says):
+    one = Layout([("a", b"SmTM"), ("b", other)])
+
+    assert one.value(one.parts[0]) == says

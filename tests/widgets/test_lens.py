@@ -6,6 +6,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 from sevlab_widgets.lens import Eye, Lens, in_words
+from sevlab_widgets.lens_picture import columns_of
+from sevlab_widgets.picture import width_of
 
 TEXT = b"my pin is 4711!!" + bytes(16) + b"hello, cloud...." + bytes(4096 - 48)
 NOISE = bytes((i * 73 + 41) % 256 for i in range(4096))
@@ -17,7 +19,7 @@ def lens(**keywords):
 
 
 def test_the_status_line_says_what_every_eye_sees():
-    assert lens().describe() == "gpa 0x4000. Block 0 of 256: vm-a reads “my pin is 4711!!”, the bus carries 29 72 bb 04 …."
+    assert lens().describe() == "gpa 0x4000. Block 0 of 256: vm-a reads “my pin is 4711!!”, the bus carries 29 72 bb 04 …"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +77,8 @@ def test_delta_marks_every_block_that_differs_from_the_held_one():
 
     assert seen.changed(0) == {6, 255}
     seen.choose("view", "delta")
-    assert seen.says() == "Blocks that differ from those held: bus 2."
+    seen.walk("End")
+    assert seen.says() == f"Blocks that differ from those held: bus 2. {seen.say(255)}"
 
 
 def test_delta_without_a_hold_says_how_to_hold():
@@ -150,3 +153,49 @@ def test_every_size_and_view_is_a_picture_that_fits(width, size, high, view):
     picture = ET.fromstring(str(seen.picture(width, size)))
 
     assert float(picture.get("height")) <= high and float(picture.get("width")) == width
+
+
+def gappy(**keywords):
+    """An eye that holds a text in its first line of 64 bytes, and nothing else."""
+    held = Eye("host line", lambda host: TEXT[:128], "V", verb="holds", dirty=lambda host: [0], gaps=lambda host: [64])
+    return Lens([held, Eye("the bus", lambda host: NOISE[:128], "B", verb="carries")], **keywords)
+
+
+def test_an_eye_that_holds_a_part_says_nothing_of_the_rest():
+    lens = gappy()
+
+    assert "host line holds “my pin is 4711!!”" in lens.say(0) and "host line holds nothing there" in lens.say(4)
+    assert lens.block_of(0, 3) is not None and lens.block_of(0, 4) is None and lens.block_of(1, 4) == NOISE[64:80]
+    assert lens.table()[1][4][2:4] == ["", ""]
+    assert str(lens.picture(800, "M")).count(">nothing<") == 4
+
+
+@pytest.mark.parametrize(("width", "size"), [(720, "M"), (900, "M"), (1160, "L")])
+def test_an_eye_s_note_does_not_touch_its_name(width, size):
+    eyes = [Eye(name, lambda host: TEXT, "G", True, "C = 1") for name in ("an instruction fetch", "through the key", "it")]
+    drawn = ET.fromstring(str(Lens(eyes, opened=True).picture(width, size)))
+    texts = [text for text in drawn.iter("{http://www.w3.org/2000/svg}text") if text.text]
+    names = {name.name: next((text for text in texts if text.text == name.name), None) for name in eyes}
+    notes = [float(text.get("x")) for text in texts if text.text == "C = 1"]
+
+    assert len(notes) == 3 and all(text is not None for text in names.values())
+    for name, note in zip(names, notes, strict=True):
+        size_of = float(names[name].get("font-size") or 12)
+        assert note - float(names[name].get("x")) > width_of(name, size_of) * 1.2
+
+
+@pytest.mark.parametrize(("width", "eyes", "shown"), [(705, 3, 3), (1100, 4, 4), (1100, 5, 4), (640, 3, 2), (1700, 5, 5)])
+def test_as_many_eyes_stand_beside_each_other_as_can_be_read(width, eyes, shown):
+    made = Lens([Eye(f"eye {i}", lambda host: NOISE) for i in range(eyes)])
+
+    columns = columns_of(made, width, "M" if width <= 1000 else "L")
+    assert columns.count == shown and columns.gutter + columns.count * columns.wide - 0.75 * columns.type < width
+
+
+@pytest.mark.parametrize(("view", "lines"), [("bytes", 2), ("picture", 1)])
+def test_a_closed_eye_says_no_more_than_its_strip_has_room_for(view, lines):
+    closed = Lens([Eye("guest", lambda host: TEXT, xray=True), Eye("the bus", lambda host: NOISE[:64])], across=64)
+    closed.chosen["view"] = view
+    said = str(closed.picture(720, "M"))
+
+    assert said.count(">closed: Enter opens it<") + said.count(">and leaves a row in the trace<") == lines

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sevlab_widgets import Drawing
 from sevlab_widgets.drawing import Choice
-from sevlab_widgets.picture import Svg, fit, width_of
+from sevlab_widgets.picture import Svg, fit, width_of, wrap
 
 TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), max_size=30)
 
@@ -107,3 +107,11 @@ def test_a_drawing_has_one_size_for_each_view(sent, size):
     sent(switch, width=640, size=size)
 
     assert switch.sizes() == [(640, size)]
+
+
+def test_a_long_text_is_wrapped_and_cut_only_after_the_last_line():
+    text = "one two three four five six seven eight nine ten eleven twelve"
+
+    assert " ".join(wrap(text, 150, 12, 9)) == text and max(width_of(line) for line in wrap(text, 150, 12, 9)) <= 150
+    assert len(wrap(text, 150)) == 2 and wrap(text, 150)[1].endswith("…") and wrap("", 150) == []
+    assert wrap("Donaudampfschiffahrtsgesellschaft", 60)[0].endswith("…")

@@ -110,6 +110,106 @@ def test_a_bar_is_where_its_time_is_and_the_axis_may_count_entries(machine):
     assert by_time > 690 and 540 < by_entry < 580  # 91 of 100 ms; entry 2 of 3
 
 
+def test_a_flush_that_failed_is_broken_and_crossed_out(machine):
+    host = story(machine)
+    host.flush(0, 5)
+    line = AsidTimeline.of(host)
+    found = items(drawn(line))
+
+    styles = [[part.get("class") for part in found[f"flush {i}"]] for i in (0, 1)]
+    assert styles[0][0] == "sl-line" and "sl-fail" not in styles[0]
+    assert styles[1][0] == "sl-broken" and styles[1][-1] == "sl-fail"
+    assert "it failed with EIO, no slot became free" in found["flush 1"].get("data-say")
+    assert [text for _, text in line.legend()][2:4] == ["flush", "flush that failed"]
+
+
+def test_the_legend_shows_only_what_occurs(machine):
+    assert [text for _, text in AsidTimeline.of(machine()).legend()] == ["in use", "waiting for a flush", "flush"]
+
+
+def test_a_mirror_is_thin_and_below_the_name_of_whose_slot_it_is(machine):
+    host = machine()
+    host.take(6, vm=1)
+    host.entry(("ContextCopied", {"asid": 6, "mirror": 2, "owner": 1}))
+    owner, mirror = items(drawn(AsidTimeline.of(host))).values()
+
+    name, whole, thin = owner.find(f"{SVG}text"), owner.find(f"{SVG}rect"), mirror.find(f"{SVG}rect")
+    top, end = float(thin.get("y")), float(thin.get("y")) + float(thin.get("height"))
+    assert float(name.get("y")) <= top and end <= float(whole.get("y")) + float(whole.get("height"))
+    assert float(thin.get("height")) < float(whole.get("height")) / 3
+
+
+def test_a_name_is_not_crossed_by_a_flush(machine):
+    host = machine()
+    host.take(6, vm=1)
+    host.flush(0)
+    host.entry(ns=30_000_000)
+    found = items(drawn(AsidTimeline.of(host, names={1: "a guest"})))
+
+    name, line = found["VM 1, slot 6, in use"].find(f"{SVG}text"), found["flush 0"].find(f"{SVG}line")
+    assert name.text == "a guest" and float(name.get("x")) > float(line.get("x1"))
+
+
+def test_what_a_cgroup_pays_in_the_past_is_what_it_paid_then(machine):
+    line = AsidTimeline.of(story(machine))
+    line.entry = 6
+
+    assert items(drawn(line))["/tenant-a sev"].get("data-say").startswith("misc.current of /tenant-a sev: 2,")
+    assert "2" in [text.text for text in items(drawn(line))["/tenant-a sev"].iter(f"{SVG}text")]
+
+
+def test_of_many_cgroups_those_with_a_limit_are_drawn_and_the_rest_is_counted(machine):
+    host = machine()
+    for i in range(6):
+        host.take(6 + i, vm=i + 1, cgroup=f"/tenant-{i}")
+    line = AsidTimeline.of(host)
+    line.slots.limits["/tenant-5 sev"] = 1
+
+    picture = drawn(line)
+    assert [key for key in items(picture) if key.startswith("/")] == ["/tenant-0 sev", "/tenant-5 sev"]
+    assert "and 4 more cgroups, in the table" in [text.text for text in picture.iter(f"{SVG}text")]
+    assert "1/1" in [text.text for text in picture.iter(f"{SVG}text")]
+
+
+def test_slots_made_by_hand_may_count_in_a_unit_of_their_own():
+    slots = Slots(4, [("SEV", 1, 4)])
+    slots.take(1, "a", When(3, 3))
+    slots.give_back(1, When(5, 5))
+    line = AsidTimeline(slots, unit="tick")
+
+    assert line.chrome()["choices"] == [] and line.say(slots.bars[0]) == "Slot 1: a has it; from tick 3 to tick 5."
+    texts = [text.text for text in drawn(line).iter(f"{SVG}text")]
+    assert "tick 0" in texts and "tick 5" in texts and not any("ns" in text or "entry" in text for text in texts)
+    assert line.table()[0][-2:] == ["from tick", "to tick"]
+
+
+def test_the_axis_of_a_short_story_has_no_half_entries():
+    assert ticks(2.04, 9, 1) == [0, 1, 2]
+
+
+def test_a_bar_that_was_moved_keeps_its_key():
+    def plan(start, slot):
+        slots = Slots(4, [("SEV", 1, 4)])
+        slots.take(slot, "a", When(start, start))
+        slots.take(3, "b", When(1, 1))
+        return slots
+
+    line = AsidTimeline(plan(2, 1), on_move=print, unit="tick")
+    line.selected = line.key(0)
+    line.show(plan(7, 2))
+
+    assert line.bar(line.selected).name == "a" and line.bar(line.selected).slot == 2
+
+
+def test_small_says_how_many_slots_it_leaves_out(machine):
+    host = machine(max_asid=509, min_asid=1)
+    for i in range(40):
+        host.take(1 + i, vm=i + 1)
+
+    texts = [text.text for text in drawn(AsidTimeline.of(host), 360, "S").iter(f"{SVG}text")]
+    assert "0 flushes · 20 more that were used · 469 never used" in texts
+
+
 def test_at_small_size_the_slots_stand_as_they_are_now(machine):
     line = AsidTimeline.of(story(machine))
 
@@ -176,11 +276,14 @@ def test_an_option_that_there_is_not_is_an_error_in_the_widget(machine, sent):
     assert line.chosen["axis"] == "virtual time"
 
 
-def test_the_table_has_every_bar_flush_and_refusal(machine):
+def test_the_table_has_every_bar_flush_refusal_and_step_of_a_cgroup(machine):
     heads, rows = AsidTimeline.of(story(machine)).table()
 
     assert heads[:4] == ["slot", "kind", "state", "VM"]
-    assert [row[2] for row in rows] == ["in use", "waiting", "in use", "in use", "waiting", "flush", "refused: EBUSY, "]
+    assert [row[2] for row in rows] == [
+        "in use", "waiting", "in use", "in use", "waiting", "flush", "refused: EBUSY", "misc.current 1", "misc.current 2",
+        "misc.current 1",
+    ]  # fmt: skip
 
 
 def test_the_file_stands_alone_and_is_the_same_each_time(machine):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 
 import pytest
 from sevlab_widgets.topology import Box, Link, Plug, Scene, Thing, Topology, listed
+from sevlab_widgets.topology_places import GAP, placed
 
 SVG = "{http://www.w3.org/2000/svg}"
 BEFORE = Scene(
@@ -106,7 +108,7 @@ def test_passing_to_nobody_is_an_error_in_a_sentence(sent):
 
 
 def test_no_process_is_a_sentence():
-    assert Topology().empty == "One machine, no process. `host.process('qemu')` puts the first box here."
+    assert Topology().empty == "One machine, no process. host.process('qemu') puts the first box here."
 
 
 def test_a_live_scene_is_taken_anew_with_each_entry(machine):
@@ -129,3 +131,117 @@ def test_many_names_are_counted():
 @pytest.mark.parametrize("before", [None, BEFORE])
 def test_every_size_is_a_picture(width, size, before):
     assert float(ET.fromstring(str(Topology(AFTER, before).picture(width, size))).get("height")) > 30
+
+
+# ------------------------------------------------------------- many of them, and figures that are wrong as shipped
+
+
+def crowd(count):
+    plugs = [(Plug(5, "vm", f"vm {i}"), Plug(6, "cpu", f"vm {i}"), Plug(7, "cpu", f"vm {i}")) for i in range(count)]
+    return Scene(
+        [Box(f"p{i}", "a process with a rather long name" * (i == 2) or f"p{i}", "pid 1", plugs[i]) for i in range(count)],
+        [Thing(f"vm {i}", f"vm-{i}") for i in range(count)],
+        ledger=[(f"references on a process with a rather long name, VM {i}", 3) for i in range(count)],
+    )
+
+
+def test_lines_lie_below_boxes_so_that_no_name_is_crossed_out():
+    text = str(Topology(crowd(8)).picture(874, "M"))
+
+    assert text.rindex("<path", 0, text.index('data-key="p0"')) > 0
+    assert "<path d=" not in text[text.index('data-key="p0"') :].replace('<path class="sl-head"', "")
+
+
+def test_of_many_processes_each_has_one_line_to_what_it_holds():
+    def lines(scene, selected=None):
+        made = Topology(scene)
+        made.selected = selected
+        return str(made.picture(874, "M")).count('class="sl-line" d=')
+
+    assert lines(crowd(3)) == 9 and lines(crowd(8)) == 8
+    assert lines(crowd(8), "vm 1") == 7 + 3
+
+
+@pytest.mark.parametrize(("width", "size"), [(874, "M"), (1474, "L")])
+def test_eight_processes_stay_within_the_picture(width, size):
+    made = Topology(crowd(8))
+    rects = ET.fromstring(str(made.picture(width, size))).iter(f"{SVG}rect")
+
+    assert max(float(rect.get("x")) + float(rect.get("width")) for rect in rects if rect.get("x")) <= width + 1
+
+
+def test_a_figure_that_is_wrong_as_shipped_carries_its_tag_and_no_other_does():
+    scene = BEFORE._replace(defects={"slots in use": "as shipped, see J26"})
+    made = Topology(scene)
+
+    assert [row.tag for row in made.ledger] == ["", "as shipped, see J26"]
+    assert made.says().endswith("Not your mistake: slots in use 1, as shipped, see J26.")
+    assert str(made.picture(374, "S")).count("sl-defect") == 1
+    assert "Not your mistake" not in Topology(BEFORE).says()
+
+
+def test_words_find_what_they_name():
+    made = Topology(BEFORE)
+
+    assert [made.find(words) for words in ("look at vm-b", "slot 6 below", "references on vm-a", "the moon")] == [
+        "vm 2", "slot 6", "ledger references on vm-a", "the moon",
+    ]  # fmt: skip
+
+
+def pictured(scene, width, size, before=None):
+    from sevlab_widgets.topology_picture import TopologyPicture
+
+    return TopologyPicture(Topology(scene, before), width, size)
+
+
+@pytest.mark.parametrize("width", [1020, 1160, 1500])
+def test_no_name_of_the_ledger_is_cut_where_two_moments_stand_beside_each_other(width):
+    rows = (("slots waiting for a flush", 0), ("pages locked, qemu-tight", 768))
+    drawn = pictured(AFTER._replace(ledger=rows), width, "L", BEFORE._replace(ledger=tuple((name, 8194) for name, _ in rows)))
+    texts = [text.text for text in ET.fromstring(str(drawn.svg)).iter(f"{SVG}text")]
+
+    assert [name for name, _ in rows] == [text for text in texts if text in dict(rows)]
+
+
+def test_what_fits_into_one_row_stands_in_one_row():
+    pills = tuple(Thing(f"slot {i}", f"slot {i}") for i in range(3))
+    held = BEFORE._replace(below=pills, links=(BEFORE.links[0], *(Link("vm 2", pill.key) for pill in pills)))
+    drawn = pictured(held, 900, "L")
+
+    assert len({drawn.tops[pill.key][2] for pill in pills}) == 1
+    edges = sorted((x, x + wide) for x, wide, _ in (drawn.tops[pill.key] for pill in pills))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(edges))
+
+
+def test_processes_stand_beside_each_other_so_that_no_line_comes_out_of_a_box_it_does_not_begin_in():
+    for width, size in ((760, "M"), (1160, "L")):
+        boxes = pictured(BEFORE, width, size).boxes
+        assert boxes["qemu"][1] == boxes["aide"][1] and boxes["qemu"][2] < boxes["aide"][0]
+
+
+def test_a_neighbour_that_holds_its_neighbour_has_a_straight_arrow_and_one_further_off_has_not():
+    third = Thing("vm 3", "vm-c", "mirror")
+    near = str(pictured(BEFORE, 760, "M").svg)
+    far = str(pictured(BEFORE._replace(things=(*BEFORE.things[:1], third, BEFORE.things[1])), 760, "M").svg)
+
+    assert near.count(">holds<") == far.count(">holds<") == 1
+    assert "sl-ground" not in near
+
+
+@pytest.mark.parametrize(
+    ("wanted", "wides", "rows"),
+    [
+        ([0, 10, 20], [50, 50, 50], [0, 0, 0]),
+        ([500, 500, 500], [50, 50, 50], [0, 0, 0]),
+        ([0, 0, 0, 0], [90, 90, 90, 90], [0, 0, 1, 1]),
+        ([1e6, 1e6], [50, 50], [0, 0]),
+    ],
+)
+def test_no_box_is_placed_over_another_or_outside(wanted, wides, rows):
+    found = placed(wanted, wides, 10, 210)
+
+    assert [place.row for place in found] == rows
+    assert all(place.x >= 10 and place.x + wide <= 210 for place, wide in zip(found, wides, strict=True))
+    for row in set(rows):
+        edges = sorted((place.x, place.x + wide) for place, wide in zip(found, wides, strict=True) if place.row == row)
+        assert all(one[1] + GAP <= other[0] for one, other in itertools.pairwise(edges))

@@ -95,13 +95,49 @@ def test_by_keyboard_alone_a_plug_is_closed_and_no_key_reaches_the_notebook(note
     assert book.page.evaluate(cells) == before
 
 
-def test_a_legal_command_is_given_by_enter(notebook):
+@pytest.mark.parametrize("hand", ["Enter", "one press", "two presses in a hurry"])
+def test_a_legal_command_is_given_once(notebook, hand):
     book = notebook(MACHINE)
     book.settle(300)
-    book.widget().locator('[data-key="guest/LSECRET/LAUNCH_FINISH"]').click()
-    book.page.keyboard.press("Enter")
+    command = book.widget().locator('[data-key="guest/LSECRET/LAUNCH_FINISH"]')
+    if hand == "Enter":
+        book.do("w.look_at('LAUNCH_FINISH')")
+        book.page.wait_for_function("document.activeElement.className === 'sl-stage'")
+        book.page.keyboard.press("Enter")
+    elif hand == "one press":
+        command.click()
+    else:
+        command.dblclick()
     book.settle()
     assert book.do("print(said)") == "[('guest', 'LAUNCH_FINISH', 'qemu, VM 1')]\n"
+
+
+def test_hatching_and_arrow_heads_stand_once_in_the_page_and_outside_every_cell(notebook):
+    book = notebook(TOPOLOGY, "topology(host)")
+    book.widget(1)
+
+    found = "id => [...document.querySelectorAll('#' + id)].map((one) => one.closest('.jp-Cell') === null)"
+    assert [book.page.evaluate(found, name) for name in ("sl-hatch", "sl-arrow")] == [[True], [True]]
+    book.theme("dark")
+    style = "(what) => { const s = getComputedStyle(document.querySelector(what)); return [s.fill, s.color]; }"
+    assert book.page.evaluate(style, ".sl-defs .sl-head")[0] == book.page.evaluate(style, ".sl")[1]
+
+
+def test_the_field_that_is_selected_is_in_view_however_long_the_list(notebook):
+    book = notebook("from sevlab_widgets.layout import Layout\nw = Layout([(f'field{i}', bytes([i] * 16)) for i in range(60)]); w")
+    stage = book.widget().locator(".sl-stage")
+    stage.focus()
+    book.page.keyboard.press("End")
+    book.page.wait_for_function("document.querySelector('.sl-status').innerText.startsWith('field59')")
+    book.settle()
+
+    assert stage.evaluate(
+        """(stage) => {
+            const item = stage.querySelector('[data-key="field59"]').getBoundingClientRect(), box = stage.getBoundingClientRect();
+            return item.top >= box.top && item.bottom <= box.bottom + 1;
+        }"""
+    )
+    assert stage.get_attribute("data-more") is None
 
 
 def test_a_field_is_edited_and_marked(notebook, shot):
@@ -112,7 +148,7 @@ def test_a_field_is_edited_and_marked(notebook, shot):
     book.settle()
     book.page.keyboard.press("ArrowDown")
     book.settle()
-    book.page.keyboard.press("e")
+    book.page.keyboard.press("Enter")
     field = widget.get_by_label("Write wrap_iv: hex bytes")
     field.fill("00" * 16)
     field.press("Enter")

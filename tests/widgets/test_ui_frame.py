@@ -149,6 +149,39 @@ def test_a_widget_has_the_size_of_its_own_width(notebook, violations, shot, wind
     shot(book, f"frame-{size}")
 
 
+def test_a_widget_that_is_out_of_sight_when_it_is_made_is_drawn_at_its_width_when_it_comes_into_sight(notebook):
+    book = notebook(HOST + "m = AsidTimeline.of(host); m", run=False)
+    book.page.evaluate("document.head.insertAdjacentHTML('beforeend', '<style id=fold>.jp-Cell-outputArea{display:none}</style>')")
+    book.run()
+    book.page.wait_for_selector(".sl", state="attached")
+    book.settle(600)
+    assert book.do("print([width for width, size in m._views.values()])") == "[]\n"  # nobody asks for a picture of no width
+
+    book.page.evaluate("document.querySelector('#fold').remove()")
+    book.widget()
+    book.page.wait_for_function("(document.querySelector('.sl-board > svg')?.getBoundingClientRect().width ?? 0) > 300")
+    book.settle(300)
+    [width] = json.loads(book.do("print([width for width, size in m._views.values()])"))
+    assert width == book.page.evaluate("document.querySelector('.sl-stage').clientWidth")
+
+
+def test_a_hand_on_the_scrubber_is_not_answered_one_by_one(notebook):
+    slow = "import time\nseen, old = [], m.draw_at\n"
+    slow += "def draw_at(n): seen.append(n); time.sleep(0.15); old(n)\nm.draw_at = draw_at; m"
+    book = notebook(HOST + "for i in range(60): host.mark(i, 1, 2)\nm = PageMap.of(host)\n" + slow)
+    slider = book.widget().get_by_role("slider", name="Journal entry")
+    slider.focus()
+    for _ in range(40):
+        book.page.keyboard.press("ArrowLeft")
+    book.page.wait_for_function("document.querySelector('.sl-where').innerText === 'entry 26 of 66'")
+    book.page.wait_for_function("document.querySelector('.sl-past').innerText.includes('Entry 26 of 66')")
+    book.settle(1200)
+
+    said = json.loads(book.do("print(seen)"))
+    assert said[-1] == 26 and len(said) < 20
+    assert book.page.locator(".sl-where").inner_text() == "entry 26 of 66"
+
+
 def test_a_reloaded_browser_tab_fills_itself_again(notebook):
     book = notebook(MAP)
     book.widget()

@@ -16,6 +16,7 @@ b = vmm.launch(host, program=tour.notepad, args=(b"nobody",), policy=1, name="vm
 a.run(); b.run()
 """
 LENS = HOST + "v = lens(host, a, 0x4000, others=[b]); w = v.widget; v"
+ALONE = HOST + "v = lens(host, a, 0x4000, xray=True); w = v.widget; v"
 OPEN = HOST + "v = lens(host, a, 0x4000, others=[b], xray=True); w = v.widget; v"
 PENGUIN = """
 from sevlab_widgets.lens import Eye, Lens
@@ -36,7 +37,7 @@ def test_one_address_through_every_eye(notebook, violations, shot):
     widget = book.widget()
 
     assert widget.locator(".sl-name").inner_text().startswith("gpa 0x4000 → hpa 0x")
-    assert book.status().startswith("Block 0 of 256: vm-a reads “my pin is 4711!!”, VMM's pointer reads noise, the bus carries ")
+    assert book.status().startswith("Block 0 of 256: vm-a reads “my pin is 4711!!”, vm-b reads noise, VMM's pointer reads ")
     assert widget.locator("svg").first.get_attribute("role") == "img"
     assert violations(book) == []
     shot(book, "lens")
@@ -95,7 +96,7 @@ def test_ciphertext_moves_by_keyboard_and_the_guest_answers_at_once(notebook, vi
 
 
 def test_a_block_is_dragged_onto_another(notebook):
-    book = notebook(OPEN)
+    book = notebook(ALONE)
     widget = book.widget()
     book.settle(600)
     item = widget.locator('[data-key="the bus/1"]')

@@ -124,6 +124,40 @@ def test_a_click_in_the_legend_shows_one_kind_only(notebook, shot):
     assert (pixels(book, blue), pixels(book, VERMILION)) == before
 
 
+def test_what_is_pinned_can_be_shown_alone_and_is_reached_by_tab(notebook):
+    book = notebook(MAP)
+    widget = book.widget()
+    grey, blue = (0x8A, 0x8A, 0x8A), (0x00, 0x72, 0xB2)
+    before = pixels(book, grey), pixels(book, blue)
+
+    pinned = widget.get_by_role("button", name="pinned")
+    pinned.focus()
+    book.page.keyboard.press("Enter")
+    book.settle()
+
+    assert pinned.get_attribute("aria-pressed") == "true"
+    assert before[0] > 1000 and pixels(book, grey) == 0  # the host's pages are not pinned
+    assert pixels(book, blue) >= 0.9 * before[1]
+
+
+FOLDED = """
+from sevlab_widgets import PageMap
+pages = PageMap(look=lambda host: (1 << 20, [(0, 4096, 1, 0, 0), (0xFFFF0, 16, 3, 6, 1)],
+                                   [(0, 4096, "slot 0"), (0xFFFF0, 16, "slot 1")]), folded=True, title="guest memory")
+pages
+"""
+
+
+def test_memory_slots_far_apart_stand_behind_one_another_with_their_own_addresses(notebook, shot):
+    book = notebook(FOLDED)
+    book.widget().locator(".sl-stage").focus()
+
+    book.page.keyboard.press("End")
+    book.page.wait_for_function("document.querySelector('.sl-status').innerText.includes('slot 1')")
+    assert book.status() == "Page 0xfffff at 0xfffff000: P private, owner 6, pinned, slot 1."
+    shot(book, "pagemap-folded")
+
+
 def test_an_owner_can_be_lit(notebook, shot):
     book = notebook(MAP)
     book.widget()

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sevlab.kvm.designs.absent import ABSENT, Absent, Capability
+from sevlab.kvm.designs.absent import ABSENT, Absent, Capability, MoveSeam
 from sevlab.kvm.designs.ap_boot import (
     HLT_LOOP_FLAG,
     RESET_HOLD,
@@ -56,14 +56,14 @@ class Design:
     release: Release = V6_1
     pinning: Pinning = REG_REGION
     mirror: MirrorSeam = MIRROR
-    move: Capability = MOVE
+    move: MoveSeam = MOVE
     ap_boot: ApBootSeam = RESET_HOLD
     ghcb: Ghcb = GHCB_6_1
 
     @property
     def imaginary(self) -> str:
         """Why no kernel ever was this one, in one sentence; "" for one that was, or might have been."""
-        return self.ap_boot.imaginary(self)
+        return self.ap_boot.imaginary(self) or self.move.imaginary
 
 
 POSTED = Design(

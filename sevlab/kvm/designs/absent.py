@@ -21,10 +21,17 @@ class Capability(Protocol):
         """Serve KVM_ENABLE_CAP on `vm` with args[0] cut to 32 bits: an int, or a coroutine of one."""
 
 
+class MoveSeam(Capability, Protocol):
+    """What the kernel asks of the seam `move`, and the course: why no kernel ever was like that, in one sentence, or ""."""
+
+    imaginary: str
+
+
 class Absent:
     """The kernel does not know it."""
 
     extension = 0
+    imaginary = ""
     may: frozenset[int] = frozenset()  # as the seam `mirror`: no VM is one
 
     def enable(self, vm: Any, caller: Any, source_fd: int) -> int:

@@ -53,6 +53,7 @@ class Move:
     """As it stands in 6.1."""
 
     extension = 1
+    imaginary = ""
 
     async def enable(self, vm: Vm, caller: Task, source_fd: int) -> int:
         """All can be refused until the last of the checks; then both VMs change at once (sev_vm_move_enc_context_from)."""
@@ -112,6 +113,8 @@ class Move_6_0(Move):
 class Move_Naive(Move):
     """A design of our own: both locks, one after the other, and no marks."""
 
+    imaginary = "This kernel never existed: none ever took the two locks of a move one after the other, without a flag before them."
+
     def lock_two(self, dst: Vm, src: Vm) -> Locks:
         need(dst is not src, EINVAL)  # one and the same VM
         return Locks(Lock(dst.lock, EINTR), Lock(src.lock, EINTR))
@@ -121,6 +124,7 @@ class Move_V11:
     """As posted."""
 
     extension = 0  # KVM_CHECK_EXTENSION was forgotten
+    imaginary = ""
 
     async def enable(self, vm: Vm, caller: Task, source_fd: int) -> int:
         """Locks are taken one by one and given back by labels, two of which are wrong (svm_vm_migrate_from)."""

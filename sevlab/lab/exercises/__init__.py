@@ -6,7 +6,7 @@ from importlib import import_module
 
 from sevlab.lab.grading import Exercise
 
-LABS = ("tour", "launch", "tweak", "asids", "mirror", "move")
+LABS = ("tour", "launch", "tweak", "asids", "mirror", "move", "es")
 
 
 def of_lab(lab: str) -> tuple[Exercise, ...]:

@@ -207,9 +207,9 @@ POLICY = Exercise(
     reference=_policy_reference,
     wants=_policy_wants,
     heads=("command", "under your policy", "asked for"),
-    look="lab.policy_bits(answer)",
+    look="the policy that the VMM gives the kernel",
     hints=(
-        "`lab.policy_bits(0)` names the bits.",
+        "`lab.policy_bits(0)` names the bits, `lab.policy_bits(answer)` says which of them you have set.",
         "Bits 0 to 5 forbid or demand; the upper half is the oldest firmware you accept.",
         "Major version: bits 16 to 23. Minor version: bits 24 to 31.",
     ),
@@ -226,6 +226,7 @@ POLICY = Exercise(
             ),
             "This asks for API {major}.{minor}: no platform on earth has it, so LAUNCH_START answers POLICY_FAILURE everywhere. "
             "Major is bits 16 to 23, minor 24 to 31.",
+            look="the rung: the owner wants newer firmware",
         ),
         Diagnosis(
             "debugging",
@@ -241,6 +242,7 @@ POLICY = Exercise(
             "rollback",
             lambda case, answer, found: found.facts.get("older") == "SUCCESS",
             "A platform at API 0.22 has just taken this launch. The oldest firmware you accept stands in the upper half.",
+            look="the rung: the owner wants newer firmware",
         ),
     ),
 )

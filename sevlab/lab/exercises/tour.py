@@ -10,6 +10,8 @@ from sevlab.host import Host
 from sevlab.hw.isa import hlt, program, store
 from sevlab.lab.attempt import Refusal, attempt
 from sevlab.lab.bus import bus
+from sevlab.lab.exercises.tour_errno import ERRNO
+from sevlab.lab.exercises.tour_parties import PARTIES
 from sevlab.lab.grading import Diagnosis, Exercise, Finding, Row
 from sevlab.lab.prediction import Answer
 from sevlab.lab.tour import kind
@@ -69,7 +71,9 @@ class BusCase:
 
 
 def _bus_check(case: BusCase, answer: Any) -> Finding:
-    return Finding([Row("password", repr(answer)[:40], repr(case._password), answer == case._password)])
+    right = answer == case._password  # what was to be found is not told to whoever has not found it
+    machine = repr(case._password) if right else f"{len(case._password)} other bytes"
+    return Finding([Row("password", repr(answer)[:40], machine, right)])
 
 
 def _bus_reference(case: BusCase) -> bytes:
@@ -200,4 +204,4 @@ POINTER = Exercise(
 )
 
 
-EXERCISES = (BUS, POINTER)
+EXERCISES = (BUS, POINTER, PARTIES, ERRNO)

@@ -7,6 +7,7 @@ from typing import Any
 from sevlab.crypto import Stream
 from sevlab.host import Host
 from sevlab.hw.chips import NAPLES_TWEAKS
+from sevlab.lab.exercises.tweak_host import REMAP, REPLAY
 from sevlab.lab.grading import Diagnosis, Exercise, Finding, Row
 from sevlab.lab.tweak import Box, tweak_of, xor
 
@@ -73,4 +74,4 @@ MOVE = Exercise(
 )
 
 
-EXERCISES = (MOVE,)
+EXERCISES = (MOVE, REPLAY, REMAP)

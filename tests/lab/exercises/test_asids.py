@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from sevlab.lab.exercises import find
-from sevlab.lab.exercises.asids import DEEDS, EXERCISES, CgroupsCase, HostileCase, NextCase
+from sevlab.lab.exercises.asids import EXERCISES
+from sevlab.lab.exercises.asids_cgroups import CgroupsCase
+from sevlab.lab.exercises.asids_hostile import DEEDS, HostileCase
+from sevlab.lab.exercises.asids_next import NextCase
 from sevlab.lab.grading import LEVELS, NOT_ATTEMPTED, NOT_YET, PASSED, Verdict, judge
 
 SEEDS = (7, 8, 1234)

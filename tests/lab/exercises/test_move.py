@@ -9,7 +9,10 @@ import pytest
 from sevlab.abi.kvm import KVM_SEV_LAUNCH_START, kvm_sev_launch_start
 from sevlab.lab.attempt import attempt
 from sevlab.lab.exercises import find
-from sevlab.lab.exercises.move import EXERCISES, MOVES, CgroupCase, ErrnoCase, Fd0Case
+from sevlab.lab.exercises.move import EXERCISES
+from sevlab.lab.exercises.move_cgroup import CgroupCase
+from sevlab.lab.exercises.move_errno import MOVES, ErrnoCase
+from sevlab.lab.exercises.move_fd0 import Fd0Case
 from sevlab.lab.grading import LEVELS, NOT_ATTEMPTED, NOT_YET, PASSED, Verdict, judge
 
 SEEDS = (7, 8, 1234)

@@ -87,3 +87,50 @@ def test_who_takes_the_pointer_for_something_else_is_told_what_it_is(answer: Any
 )
 def test_who_moves_sixteen_bytes_wrongly_is_told_which_step(answer: Any, diagnosis: str) -> None:
     assert said("tweak.move", answer) == (NOT_YET, diagnosis)
+
+
+# ------------------------------------------------------------- tour.parties
+
+PARTIES = {"slot": "kernel", "made": "psp", "keeps": "engine", "private": "guest", "stop": {"kernel", "vmm"}}
+
+
+@pytest.mark.parametrize(
+    ("answer", "diagnosis"),
+    [
+        (PARTIES | {"made": "kernel"}, "kernel"),
+        (PARTIES | {"private": "vmm"}, "vmm"),
+        (PARTIES | {"stop": "vmm"}, "alone"),
+        (PARTIES | {"stop": {"vmm"}}, "alone"),
+        (PARTIES | {"keeps": "psp"}, ""),
+        (PARTIES | {"stop": {"kernel", "vmm", "owner"}}, ""),
+        (PARTIES | {"stop": set()}, "wants"),
+        (PARTIES | {"slot": "AMD"}, "wants"),
+        (PARTIES | {"slot": {"kernel"}}, "wants"),
+        (PARTIES | {"stop": [{}]}, "wants"),
+        ({"slot": "kernel"}, "wants"),
+        ("the guest", "wants"),
+    ],
+)
+def test_who_gives_a_deed_to_another_party_is_told_whose_it_was(answer: Any, diagnosis: str) -> None:
+    assert said("tour.parties", answer) == (NOT_YET, diagnosis)
+
+
+def test_a_list_of_those_who_can_stop_it_will_do() -> None:
+    assert said("tour.parties", PARTIES | {"stop": ["vmm", "kernel"]}) == (PASSED, "")
+
+
+def test_the_search_for_the_key_is_not_counted_as_the_readers_look() -> None:
+    exercise = find("tour.parties")
+    case = exercise.setup(7)
+    judge(exercise, case, PARTIES | {"made": "kernel"}, 7)
+
+    assert judge(exercise, case, PARTIES, 7).xrays == 0
+
+
+def test_a_wrong_password_is_not_answered_with_the_right_one() -> None:
+    case = find("tour.bus").setup(7)
+
+    [row] = find("tour.bus").check(case, b"a guess").rows
+    assert not row.ok and case._password.decode() not in row.machine
+    [row] = find("tour.bus").check(case, case._password).rows
+    assert row.ok and case._password.decode() in row.machine

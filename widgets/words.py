@@ -1,0 +1,26 @@
+"""Words: what a title line says of a host, and which thing a sentence names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+STOPS = str.maketrans({mark: " " for mark in ".,;:?!“”'\"()"})
+
+
+def facts_of(host: Any) -> tuple[str, ...]:
+    """What a title line says of a host, as far as it has a chip, a design and a seed."""
+    chip, design = (getattr(getattr(host, part, None), "name", None) for part in ("chip", "design"))
+    seed = getattr(host, "seed", None)
+    seed = None if seed is None else f"seed {seed.hex() if isinstance(seed, bytes) else seed}"
+    return tuple(fact for fact in (getattr(host, "name", None), chip, design, seed) if fact)
+
+
+def named(words: str, keys: Iterable[str], default: Any = None) -> Any:
+    """The key that `words` name: the same, or the first of those whose last part stands in them and is the longest."""
+    keys, said = list(keys), f" {words.casefold().translate(STOPS)} "
+    if words in keys:
+        return words
+    parts = {key: key.rpartition("/")[2].casefold().translate(STOPS).strip() for key in keys}
+    found = [key for key, part in parts.items() if part and f" {part} " in said]
+    return min(found, key=lambda key: -len(parts[key])) if found else default
