@@ -202,6 +202,11 @@ class Gate:
         """How many entries there have been; the number of the one under way."""
         return self.world.entries
 
+    @property
+    def made(self) -> int:
+        """The entry that made this host, before which there is nothing to go back to; 0 when it has made none."""
+        return next((n for n, entry in enumerate(self.world.journal.entries, 1) if entry[0] == self.host), 0)
+
     def enter(self, what: str, function: Callable[..., T], *args: Any, **kw: Any) -> T:
         """Run `function(*args, **kw)` as one entry that the journal names and cannot repeat; return or raise what it does."""
         return self.run(what, OPAQUE, function, args, kw)  # type: ignore[no-any-return]

@@ -170,8 +170,7 @@ def _back_to(host: Host, n: int) -> tuple[Host, int]:
     total, journal = host.gate.look(lambda: (world.entries, world.journal.upto(n)))
     if not 1 <= n <= total:
         raise IndexError(f"there is no entry {n}: the journal has {total}, and the making of the host is entry 1")
-    made = next(at for at, entry in enumerate(world.journal.entries, 1) if entry[0] == number)
-    if made > n:
+    if (made := host.gate.made) > n:
         raise IndexError(f"this host was made by entry {made}: after entry {n} it was not there yet")
     twins = _twins(journal, world.began, world.trace.ring)
     found: Host = twins.members[number]

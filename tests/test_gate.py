@@ -78,6 +78,18 @@ def test_hosts_of_one_trace_share_the_count_and_the_lock(gate: Gate) -> None:
         gate.enter("outer", other.enter, "inner", lambda: None)
 
 
+def test_a_host_knows_the_entry_that_made_it(gate: Gate) -> None:
+    second = Gate(gate.trace)
+    assert (gate.made, second.made) == (0, 0)
+
+    gate.enter("one", lambda: None)
+    gate.enter("two", lambda: None)
+    second.enter("three", lambda: None)
+    gate.enter("four", lambda: None)
+
+    assert (gate.made, second.made) == (1, 3)
+
+
 def test_hosts_of_two_traces_know_nothing_of_each_other(gate: Gate) -> None:
     other = Gate(Trace())
 

@@ -28,8 +28,9 @@ def made_here(path: Path) -> bool:
 
 
 def of_the_course(path: Path) -> bool:
-    """Whether a file under notebooks/ is the course's, and nothing that running or building it has left there."""
-    return path.is_file() and not {"_build", ".ipynb_checkpoints", "__pycache__"} & set(path.parts)
+    """Whether a file under notebooks/ is the course's: no tool's, and nothing that running or building it has left there."""
+    others = {"conftest.py", "_build", ".book", ".ipynb_checkpoints", "__pycache__"}
+    return path.is_file() and not others & set(path.parts)
 
 
 def run(*command: str | Path, cwd: Path = ROOT, **env: str) -> subprocess.CompletedProcess[str]:

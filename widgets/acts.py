@@ -59,8 +59,8 @@ class Acts(Drawing):
 
     def got_press(self, view: str, name: str, value: str = "") -> None:
         act = next((act for act in self.acts() if act.name == name), None)
-        if act is None or act.why:
-            return  # it could be done when the button was drawn
+        if act is None or act.why or self.entry is not None:
+            return  # it could be done when the button was drawn; an earlier entry is read only
         self.call(act.label, self.press, name, value)
         self.mark()
 

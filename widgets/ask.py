@@ -45,6 +45,9 @@ class Card(Frame):
         """All that stands on the card."""
         raise NotImplementedError
 
+    def chrome(self) -> dict[str, Any]:
+        return {**super().chrome(), "files": False}  # its picture is its text, what is revealed and all
+
     def full(self) -> Message:
         with self.lock:
             return {"card": self.card()}, []

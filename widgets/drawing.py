@@ -22,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple
 from sevlab_widgets.frame import Frame, Message
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.runs import squeeze
+from sevlab_widgets.words import notes_of
 
 HEIGHTS = {"S": 150, "M": 278, "L": 470}  # px that a stage should keep to; a higher picture scrolls
 STATIC = (760, "M")  # the picture where no front end says how wide it is
@@ -93,7 +94,7 @@ class Drawing(Frame):
         }
 
     def svg(self) -> str:
-        return self.picture(*STATIC).file(" · ".join([self.title, *self.facts]), [self.empty] if self.empty else [])
+        return self.picture(*STATIC).file(" · ".join([self.title, *self.facts]), notes_of(self))
 
     # ------------------------------------------------- messages from the views
 
@@ -121,5 +122,6 @@ class Drawing(Frame):
         self.act(key)
 
     def got_drop(self, view: str, key: str, dx: float, dy: float) -> None:
-        self.drop(key, float(dx), float(dy))
+        if self.entry is None:  # an earlier entry is read only
+            self.drop(key, float(dx), float(dy))
         self.mark()

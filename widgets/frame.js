@@ -62,15 +62,6 @@ async function bytes(buffer, squeezed) {
   return buffer.buffer ? buffer.buffer.slice(buffer.byteOffset, buffer.byteOffset + buffer.byteLength) : buffer;
 }
 
-async function raster(text) {
-  const image = new Image();
-  image.src = "data:image/svg+xml;charset=utf-8," + encodeURIComponent(text);
-  await image.decode();
-  const canvas = h("canvas", { width: 2 * image.naturalWidth, height: 2 * image.naturalHeight });
-  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
-  return new Promise((done) => canvas.toBlob(done, "image/png"));
-}
-
 const COMMON = [["Tab", "in"], ["Esc", "out"], ["t", "table or picture"], ["?", "these keys"]];
 const TIMED = [["[ ]", "one entry back, forward"]];
 
@@ -217,7 +208,7 @@ class View {
     else if (kind === "ping") this.send("ack", { seq: this.have });
     else if (kind === "error") this.error(message);
     else if (kind === "rows") this.fillSheet(message);
-    else if (kind === "file") await this.save(message, buffers[0]);
+    else if (kind === "file") await download(message, buffers[0]);
     else await this.picture[kind]?.(message, buffers);
   }
 
@@ -234,6 +225,8 @@ class View {
     this.emptySign.replaceChildren(h("span", { text: chrome.empty }));
     const pairs = [...chrome.keys, ...(chrome.host ? TIMED : []), ...COMMON];
     this.keys.replaceChildren(...pairs.flatMap(([key, what]) => [h("dt", {}, h("kbd", { text: key })), h("dd", { text: what })]));
+    if (chrome.files && !chrome.host) // without a host there is no bar that has these
+      this.keys.append(h("dt", { text: "as" }), h("dd", { class: "sl-take" }, button("Table", () => this.toggleSheet()), ...fileButtons((what) => this.send("export", { what }))));
     this.controls.hidden = !chrome.host;
     this.hint.hidden = chrome.host;
     if (chrome.host && !this.slider) this.buildControls();
@@ -245,12 +238,12 @@ class View {
   buildControls() {
     const step = (by) => () => { this.stop(); this.seek(this.at() + by); };
     this.runButton = button("Run to now", () => (this.running ? this.stop() : this.run()), glyph("run"));
-    this.slider = h("input", { type: "range", min: "0", "aria-label": "Journal entry", oninput: () => { this.stop(); this.seek(+this.slider.value); } });
+    this.slider = h("input", { type: "range", "aria-label": "Journal entry", oninput: () => { this.stop(); this.seek(+this.slider.value); } });
     this.where = h("output", { class: "sl-where" });
     this.whereNow = h("span");
     this.tableButton = h("button", { type: "button", class: "sl-button", text: "Table", "aria-pressed": "false", onclick: () => this.toggleSheet() });
     const menu = h("details", { class: "sl-menu" }, h("summary", { class: "sl-button", text: "Export" }),
-      h("div", {}, ...["png", "svg", "csv"].map((what) => button(what.toUpperCase(), () => { menu.open = false; this.send("export", { what }); }))));
+      h("div", {}, ...fileButtons((what) => { menu.open = false; this.send("export", { what }); })));
     this.where.append(h("span", { class: "sl-word", text: "entry " }), this.whereNow);
     this.controls.append(
       button("Reset: to the first entry", () => { this.stop(); this.seek(0); }, glyph("reset")),
@@ -260,12 +253,12 @@ class View {
 
   at() { return this.time.entry ?? this.time.n ?? 0; }
 
-  clock({ n, entry }) {
+  clock({ n, entry, oldest = this.time.oldest ?? 0 }) {
     if (n === undefined) return;
-    this.time = { n, entry };
+    this.time = { n, entry, oldest };
     this.ui.past = entry !== undefined;
     if (!this.slider) return;
-    this.slider.max = n;
+    Object.assign(this.slider, { min: oldest, max: n });
     this.slider.value = this.at();
     const text = `${this.at()} of ${n}`;
     this.whereNow.textContent = text;
@@ -280,7 +273,7 @@ class View {
 
   // The newest wish only, and one question at a time: a scrubber asks faster than a kernel answers.
   seek(n) {
-    const wish = n === null ? null : Math.max(0, Math.min(n, this.time.n));
+    const wish = n === null ? null : Math.max(this.time.oldest, Math.min(n, this.time.n));
     this.clock({ n: this.time.n, entry: wish === null || wish >= this.time.n ? undefined : wish });
     this.wish = wish;
     this.wishing ??= setTimeout(() => this.wishes(), 30);
@@ -381,14 +374,6 @@ class View {
       h("tbody", {}, ...rows.map((row) => h("tr", {}, ...row.map((value, i) => cell("td", i, { text: value ?? "" })))))));
     if (all > rows.length) this.sheet.append(h("p", { text: `${all - rows.length} more rows: the CSV file has them all.` }));
     if (!rows.length) this.sheet.append(h("p", { text: this.chrome.empty || "No rows." }));
-  }
-
-  async save({ what, name, type }, buffer) {
-    let blob = new Blob([await bytes(buffer)], { type });
-    if (what === "png") blob = await raster(await blob.text());
-    const link = h("a", { href: URL.createObjectURL(blob), download: name });
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
   }
 
   error({ say, details }) {

@@ -84,7 +84,7 @@ class Frame(anywidget.AnyWidget):
         if "_esm" in vars(cls):  # made by traitlets for an instance: it has its class's program
             return super().__init_subclass__(**keywords)
         cls.KIND = f"{cls.__module__}.{cls.__qualname__}"
-        files = ["frame"]
+        files = ["frame", "files"]
         for parent in reversed(cls.__mro__):
             files += [name for name in vars(parent).get("FILES", ()) if name not in files]
         cls._esm, cls.HASH, cls.CODE = program(files, cls.MAKER)
@@ -96,6 +96,7 @@ class Frame(anywidget.AnyWidget):
         self.facts = tuple(facts)
         self.host = host
         self.imaginary = imaginary
+        self.oldest = int(getattr(getattr(host, "gate", None), "made", 0))  # the entry that made the host: before it is nothing
         self.trace = getattr(host, "trace", None)
         self._views: dict[str, tuple[int, str]] = {}
         self._pushed = False
@@ -141,6 +142,7 @@ class Frame(anywidget.AnyWidget):
             "empty": self.empty,
             "keys": [list(pair) for pair in self.KEYS],
             "host": self.now is not None,
+            "files": True,
         }
 
     def draw_at(self, n: int | None) -> None:
@@ -214,7 +216,8 @@ class Frame(anywidget.AnyWidget):
 
     def _time(self) -> dict[str, Any]:
         now = self.now
-        return {} if now is None else {"n": now} if self.entry is None else {"n": now, "entry": self.entry}
+        entry = {} if self.entry is None else {"entry": self.entry}
+        return {} if now is None else {"n": now, "oldest": self.oldest, **entry}
 
     def _frame(self) -> int:
         """Send what is new: to be called by the queue."""
@@ -321,6 +324,13 @@ class Frame(anywidget.AnyWidget):
         """What may be selected and is called `words`."""
         return words
 
+    def means(self, value: Any) -> str:
+        """What a selected thing is called in pictures of every kind, as "vm 3"; "" for what only this one has."""
+        return ""
+
+    def light(self, name: str) -> None:
+        """Select what `name` means here, if anything does: it was selected in a picture of another kind."""
+
     def got_table(self, view: str) -> None:
         """The table view was opened."""
         heads, rows = self.table()
@@ -330,7 +340,7 @@ class Frame(anywidget.AnyWidget):
         """A file was asked for; a PNG is made by the view, from the SVG."""
         text, kind = (self.csv(), "text/csv") if what == "csv" else (self.svg(), "image/svg+xml")
         name = "".join(c if c.isalnum() else "-" for c in self.title.lower()).strip("-") or type(self).__name__.lower()
-        self.post({"kind": "file", "what": what, "name": f"{name}.{what}", "type": kind}, [text.encode()], to=view)
+        self.post({"kind": "file", "what": what, "name": f"{name}.{what}", "type": kind}, [text.encode(errors="replace")], to=view)
 
     # ------------------------------------------------- time
 
@@ -339,7 +349,7 @@ class Frame(anywidget.AnyWidget):
         n, now = proposal["value"], self.now
         if n is None or now is None or n >= now:
             return None
-        return max(0, int(n))
+        return max(self.oldest, int(n))
 
     @t.observe("selected")
     def _selected(self, change: Any) -> None:

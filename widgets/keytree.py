@@ -70,6 +70,8 @@ class KeyTree(Acts):
         **keywords: Any,
     ) -> None:
         self.columns, self.keyring, self.bonds = tuple(columns), tuple(keys), tuple(bonds)
+        if not self.columns:
+            raise ValueError("a key tree has at least one column")
         if strange := [key.name for key in self.keyring if key.column not in self.columns]:
             raise ValueError(f"{strange[0]} is in no column; there are {', '.join(self.columns)}")
         if strange := [bond.how for bond in self.bonds if bond.how not in BONDS]:

@@ -73,6 +73,17 @@ def join(left: Sequence[Rung], right: Sequence[Rung]) -> list[Pair]:
     return pairs
 
 
+def _checked(columns: Sequence[Column]) -> tuple[Column, ...]:
+    """The columns, if they can be drawn. Raises ValueError for none, for three, and for a rung in no known state."""
+    columns = tuple(columns)
+    if not 0 < len(columns) <= 2:
+        raise ValueError(f"a ladder has one column or two, not {len(columns)}")
+    for rung in (rung for column in columns for rung in column.rungs):
+        if rung.state not in STATES:
+            raise ValueError(f"a rung is {', '.join(STATES)}, not {rung.state!r}")
+    return columns
+
+
 class Ladder(Drawing):
     """The checks of one call. `on_source(rung)` is told when Enter is pressed on a rung, which also shows its source."""
 
@@ -95,12 +106,7 @@ class Ladder(Drawing):
         title: str = "",
         **keywords: Any,
     ) -> None:
-        self.columns = tuple(columns)
-        if not 0 < len(self.columns) <= 2:
-            raise ValueError(f"a ladder has one column or two, not {len(self.columns)}")
-        for rung in (rung for column in self.columns for rung in column.rungs):
-            if rung.state not in STATES:
-                raise ValueError(f"a rung is {', '.join(STATES)}, not {rung.state!r}")
+        self.columns = _checked(columns)
         names = tuple(column.name for column in self.columns)
         self.choices = (Choice("design", "Design", names),) if len(set(names)) == 2 else ()  # where there is no room for both
         self.call_name = call
@@ -116,7 +122,7 @@ class Ladder(Drawing):
     def show(self, columns: Sequence[Column]) -> None:
         """Draw other columns: those after another call."""
         with self.lock:
-            self.columns, self.opened = tuple(columns), None
+            self.columns, self.opened = _checked(columns), None
         self.mark()
 
     # ------------------------------------------------- the picture

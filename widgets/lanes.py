@@ -17,13 +17,14 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from sevlab_widgets.frame import Frame, Message, Table
+from sevlab_widgets.lanes_picture import AWAITED as AWAITED
+from sevlab_widgets.lanes_picture import GIVEN as GIVEN
+from sevlab_widgets.lanes_picture import TAKEN as TAKEN
+from sevlab_widgets.lanes_picture import LanesPicture
 from sevlab_widgets.layout import Layout
-from sevlab_widgets.palette import PARTIES
-from sevlab_widgets.picture import Svg
 from sevlab_widgets.runs import squeeze
-from sevlab_widgets.words import facts_of
+from sevlab_widgets.words import facts_of, notes_of
 
-TAKEN, GIVEN, AWAITED = 1, 2, 4  # Line.lock: what became of a lock of this lifeline
 COLUMN = np.dtype(
     [
         ("source", "u1"),
@@ -36,7 +37,7 @@ COLUMN = np.dtype(
         ("n", "<u4"),
     ]
 )
-STATIC = 40  # lines of the picture where no front end runs
+STATIC = 40  # lines of the picture where no front end runs, of each trace
 
 
 class Line(NamedTuple):
@@ -221,7 +222,7 @@ class Lanes(Frame):
         first, known = self._sent
         self._sent = len(self.lines), len(self._texts)
         texts = "\0".join(list(self._texts)[known:])
-        parts = [squeeze(data) for data in (self._packed[first:].tobytes(), texts.encode())]
+        parts = [squeeze(data) for data in (self._packed[first:].tobytes(), texts.encode(errors="replace"))]
         fields = {"first": first, "known": known, "lifelines": [list(pair) for pair in self.lifelines], "z": [z for _, z in parts]}
         return fields, [data for data, _ in parts]
 
@@ -311,28 +312,19 @@ class Lanes(Frame):
         return ["trace", *head], [[who, *row] for who, row in zip(of, rows, strict=True)]
 
     def svg(self) -> str:
-        """The first lines as a picture."""
-        lines, width, top, high = self.lines[:STATIC], 760, 30, 24
-        svg = Svg(width, top + high * len(lines) + 8)
-        touched = {name for line in lines for name in (line.source, line.target)}
-        columns = [pair for pair in self.lifelines if pair[0] in touched or not lines]
-        step = (width - 70) / max(1, len(columns))
-        at = {name: 70 + step * (i + 0.5) for i, (name, _) in enumerate(columns)}
-        for name, letter in columns:
-            party = PARTIES.get(letter)
-            if party is not None:
-                svg.letter(at[name] - 8, 0, party.letter, party.colour)
-            svg.text(at[name], 28, name, "soft middle", room=step - 4, size=11)
-            svg.line(at[name], top + 4, at[name], svg.height, "rule")
-        for i, line in enumerate(lines):
-            y, x, to = top + high * i + 18, at[line.source], at[line.target or line.source]
-            svg.text(34, y, str(line.n), "soft end", size=11)
-            if x == to:
-                svg.rect(x - 3, y - 6, 6, 6, "fill edge", fill="#8a8a8a")
-            else:
-                svg.line(x, y, to, y, "fail" if line.bad else "line", arrow=True)
-            svg.text(min(x, to) + 7, y - 4, f"{line.label}  {line.answer}", "bold" if line.bad else "", size=11)
-        return svg.file(" · ".join([self.title, *self.facts]), [self.empty] if self.empty else [])
+        """The first lines as a picture; of two traces what they share, then what each goes on with."""
+        if self.split is None:
+            groups = [("", self.lines)]
+        else:
+            first, second = (name or other for name, other in zip(self.names, ("the first", "the second"), strict=True))
+            groups = [("", self.lines[: self.split])]
+            if self.split < len(self.lines):  # they part
+                groups += [(f"{self.parting}: {first}", self.lines[self.split : self.left])]
+                groups += [(second, self.lines[self.left :])]
+        more = sum(max(0, len(lines) - STATIC) for _, lines in groups)
+        shown = [(words, lines[:STATIC]) for words, lines in groups]
+        notes = [*notes_of(self), *([f"and {more:,} more, in the table"] if more else [])]
+        return LanesPicture(self.lifelines, shown).svg.file(" · ".join([self.title, *self.facts]), notes)
 
 
 def _shown(value: Any) -> str:

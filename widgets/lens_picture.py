@@ -155,7 +155,7 @@ class LensPicture:
         changed = lens.changed(index)
         for row, block in enumerate(blocks):
             base = y + row * c.pitch
-            drag = "y" if eye.letter == "B" and {"copy", "swap"} & lens.moves.keys() else None
+            drag = "y" if eye.letter == "B" and {"copy", "swap"} & lens.moves.keys() and lens.entry is None else None
             with self.svg.item(
                 lens.key(index, block),
                 say=lens.sentence(block),

@@ -1,4 +1,4 @@
-"""Widgets that show the same: one journal entry, and among those of one class one selection."""
+"""Widgets that show the same: one journal entry, and one selection."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sevlab_widgets.frame import Frame
 
 
 def link(*widgets: Frame, selected: bool = True) -> None:
-    """Have the widgets show the same journal entry and, those of one class, the same selection."""
+    """Have the widgets show the same journal entry and the same selection: of one class its key, of others what it means."""
 
     sharing: list[bool] = []  # a widget that has fewer entries than the others answers with "now", for itself alone
 
@@ -20,6 +20,8 @@ def link(*widgets: Frame, selected: bool = True) -> None:
             for widget in widgets:
                 if change["name"] == "entry" or widget.KIND == change["owner"].KIND:
                     setattr(widget, change["name"], change["new"])
+                elif name := change["owner"].means(change["new"]):
+                    widget.light(name)
         finally:
             sharing.clear()
 

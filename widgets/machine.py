@@ -87,6 +87,8 @@ class Machine(Drawing):
         self.diagrams = tuple(diagrams)
         for diagram in self.diagrams:
             names = {state.name for state in diagram.states}
+            if not names:
+                raise ValueError(f"{diagram.name} has no states: there is nothing to be in")
             if strange := [edge for edge in diagram.edges if not {edge.source, edge.target} <= names]:
                 raise ValueError(f"{diagram.name} has no state {strange[0].source} or {strange[0].target}")
         self._source = tokens

@@ -23,7 +23,7 @@ from sevlab_widgets.history import History
 from sevlab_widgets.palette import EMPTY, PAGES, Kind, ink
 from sevlab_widgets.picture import Svg
 from sevlab_widgets.png import png
-from sevlab_widgets.words import facts_of
+from sevlab_widgets.words import facts_of, notes_of
 
 PAGE = 4096
 KINDS = 15  # kinds a map can tell apart: four bits of the static picture, less one for the ground
@@ -44,7 +44,7 @@ class PageMap(Frame):
     it is asked once a frame, after something has happened. With `folded` only the pages of its regions are drawn,
     one region behind the other: what lies between two memory slots is no memory.
 
-    Raises ValueError for a code without a kind, and for more than fifteen kinds.
+    Raises ValueError for a code without a kind, for more than fifteen kinds, and for numbers that no page can have.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("pages", "grid", "pagemap")
@@ -98,6 +98,8 @@ class PageMap(Frame):
         self.columns = runs.blank(len(states))
         for column, values in zip(self.columns, (states, owner, pins), strict=True):
             if np.ndim(values) or np.any(values):  # memory that nobody writes costs nothing
+                if np.min(values) < 0 or np.max(values) > np.iinfo(column.dtype).max:
+                    raise ValueError(f"owners and pins are numbers from 0 to {np.iinfo(column.dtype).max}")
                 column[:] = values
         self._used = len(states) if any(map(np.any, (states, owner, pins))) else 0  # nothing was written from here on
         self._dirty: list[runs.Range] = []
@@ -228,8 +230,11 @@ class PageMap(Frame):
 
     @property
     def empty(self) -> str:  # type: ignore[override]
+        self._catch_up()
         if self._used:
             return ""
+        if self._folded and not self.regions:
+            return "No memory yet. The first memory slot draws itself here."
         return f"{size_of(self.count)}, nothing touched. The first {'memory slot' if self.host else 'page'} draws itself here."
 
     def full(self) -> Message:
@@ -363,7 +368,11 @@ class PageMap(Frame):
                 x += 34 + 7 * len(kind.name)
         return svg.file(
             " · ".join([self.title, *self.facts]),
-            [self.describe().partition(". ")[2], f"One cell is {each:,} pages." if each > 1 else "One cell is one page."],
+            [
+                *notes_of(self),
+                self.describe().partition(". ")[2],
+                f"One cell is {each:,} pages." if each > 1 else "One cell is one page.",
+            ],
         )
 
     def still(self, limit: int | None = None) -> dict[str, Any]:

@@ -12,9 +12,10 @@ there, its sentence becomes the status line, and when its drawing changes it fla
 
 from __future__ import annotations
 
+import html
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,14 @@ DEFS = (
     '<path class="sl-head" d="M0 0L8 4L0 8z"/></marker></defs>'
 )
 NARROW, WIDE = frozenset("iljtfrI.,:;|'!()[] "), frozenset("mwMW@%")
+
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def escape(text: str, quote: bool = True) -> str:
+    """Text as XML has it; what XML has no letter for, such as a zero byte, stands as the replacement character."""
+    return html.escape(NOT_XML.sub("\ufffd", text), quote)
 
 
 def width_of(text: str, size: float = 12) -> float:

@@ -70,7 +70,9 @@ class Slots:
     # ------------------------------------------------- by hand
 
     def take(self, slot: int, name: str, when: When, *, key: str = "", group: str = "", what: str = USED) -> None:
-        """A slot is handed out (or, as a mirror, used by one more)."""
+        """A slot is handed out (or, as a mirror, used by one more). Raises ValueError for a slot that there is not."""
+        if not 1 <= slot <= self.count:
+            raise ValueError(f"there is no slot {slot}; there are {self.count}")
         self.bars.append(Bar(slot, name, key or name, what, when, None, group))
         if what == USED:
             self._charge(group, slot, when, 1)

@@ -229,6 +229,17 @@ class AsidTimeline(Drawing):
         """The key of a bar in the picture."""
         return self.bar_keys()[index]
 
+    def means(self, value: Any) -> str:
+        """A bar is called by its VM."""
+        bar = self.bar(value)
+        return bar.key.casefold() if bar else ""
+
+    def light(self, name: str) -> None:
+        """Its newest bar, where the one selected is not one of them."""
+        bars = [key for key, bar in zip(self.bar_keys(), self.slots.bars, strict=True) if bar.key.casefold() == name]
+        if bars and self.selected not in bars:
+            self.selected = bars[-1]
+
     def chose(self, value: Any) -> None:
         bar = self.bar(value)
         if bar is not None:

@@ -58,6 +58,8 @@ class TimelinePicture:
         names = list(dict.fromkeys(bar.key for bar in self.slots.bars))
         self.colour = {key: COLOURS[i % len(COLOURS)] for i, key in enumerate(names)}
         self.keys = line.bar_keys()
+        chosen = line.bar(line.selected)
+        self._lit = chosen.key if chosen else ""
         self.mirrored = {bar.slot for bar in self.slots.bars if bar.what == MIRROR}
         labels = [text for name, a, b in self.slots.groups for text in (name, f"{a} to {b}")]
         labels += [self._purse(label) for label in self._graphs()]
@@ -189,11 +191,6 @@ class TimelinePicture:
             if x - 3 < line < x + wide + 2:
                 x = line + 5
         return x
-
-    @property
-    def _lit(self) -> str:
-        bar = self.line.bar(self.line.selected)
-        return bar.key if bar else ""
 
     def _axis(self, svg: Svg, bottom: float) -> None:
         size, least = 12 * self.type, 1 if self.line.by_entry else 0

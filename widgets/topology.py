@@ -253,6 +253,17 @@ class Topology(Acts):
         names |= {row.name: f"ledger {row.name}" for row in self.ledger}
         return names.get(named(words, names, ""), words)
 
+    def means(self, value: Any) -> str:
+        """A thing is called by its key, a plug as what it holds."""
+        found = self.chosen_plug(value)
+        key = found[1].holds if found is not None else value
+        return str(key) if any(thing.key == key for thing in self.scene.things) else ""
+
+    def light(self, name: str) -> None:
+        if any(thing.key == name for thing in self.scene.things):
+            self.selected = name
+            self.mark()
+
     def got_select(self, view: str, value: Any) -> None:
         super().got_select(view, value)
         self.mark()

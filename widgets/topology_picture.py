@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 WENT, CAME = f"stroke:{VERMILION};stroke-dasharray:5 4", "stroke-width:2.4"
 MOST, LEAST = 430, 120  # px that a process with many descriptors is wide
 SMALL = 0.78  # of the usual type, in a row that would not fit otherwise
+BOLD = 1.2  # a bold letter is so much wider
 
 
 class TopologyPicture:
@@ -173,7 +174,7 @@ class TopologyPicture:
             at, base = x + 6, y + (22 + 23 * number) * self.k
             for plug, w in row:
                 key = plug_key(box, plug)
-                drag = "xy" if "pass" in t.verbs and not plug.words else None
+                drag = "xy" if "pass" in t.verbs and not plug.words and t.entry is None else None
                 with self.seen(key), self.svg.item(key, say=t.say(key, scene), drag=drag):
                     self.svg.rect(
                         at + 0.5,
@@ -198,22 +199,21 @@ class TopologyPicture:
             """Between two neighbours of which one holds the other stands an arrow with its word."""
             return held.get(frozenset((things[a].key, things[b].key)), GAP)
 
-        wides = self._wides(things, size, pad, one)
+        wides = self._wides(things, size, pad, one, width)
         if (whole := span(range(len(things)), wides, gap)) > width:
             size, pad = size * max(SMALL, width / whole), 14.0
-            wides = self._wides(things, size, pad, one)
+            wides = self._wides(things, size, pad, one, width)
         wanted = self._wanted(things, wides, scene, x)
         places = placed(wanted, wides, x, x + width, gap)
         for thing, wide, (at, line) in zip(things, wides, places, strict=True):
             self._thing(thing, at, y + line * (high + 8), wide, high, size, scene, mark)
         return y + (max(place.row for place in places) + 1) * (high + 8) - 8
 
-    def _wides(self, things: Sequence[Thing], size: float, pad: float, one: bool) -> list[float]:
-        """How wide each thing is drawn, px."""
-        return [
-            max(width_of(thing.name, size) * (1.1 if one else 1.2), 0 if one else width_of(thing.note, size * 0.92)) + pad
-            for thing in things
-        ]
+    def _wides(self, things: Sequence[Thing], size: float, pad: float, one: bool, most: float) -> list[float]:
+        """How wide each thing is drawn, px: as its words ask for, and never wider than the row."""
+        names = [width_of(thing.name, size) * (1.1 if one else BOLD) for thing in things]
+        notes = [0 if one else width_of(thing.note, size * 0.92) for thing in things]
+        return [min(max(pair) + pad, most) for pair in zip(names, notes, strict=True)]
 
     def _wanted(self, things: Sequence[Thing], wides: Sequence[float], scene: Scene, x: float) -> list[float]:
         """The left edge at which each thing would best stand."""
@@ -236,9 +236,10 @@ class TopologyPicture:
             if thing.style == "waits":
                 self.svg.rect(at + 2.5, top + 2.5, wide - 5, high - 5, "hatch", rx=high / 2, style_="opacity:.25;stroke:none")
             base = top + (16 if one else 15.5) * k
-            self.svg.text(at + wide / 2, base, thing.name, "middle" if one else "middle bold", size=size)
+            room = (wide - 8) / (1.1 if one else BOLD)
+            self.svg.text(at + wide / 2, base, thing.name, "middle" if one else "middle bold", room=room, size=size)
             if not one:
-                self.svg.text(at + wide / 2, top + 30.5 * k, thing.note, "middle soft", size=size * 0.92)
+                self.svg.text(at + wide / 2, top + 30.5 * k, thing.note, "middle soft", room=wide - 8, size=size * 0.92)
 
     def _above(self, key: str, scene: Scene, x: float) -> float:
         """The middle of whatever holds a thing: where it would best stand."""

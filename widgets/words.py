@@ -16,6 +16,13 @@ def facts_of(host: Any) -> tuple[str, ...]:
     return tuple(fact for fact in (getattr(host, "name", None), chip, design, seed) if fact)
 
 
+def notes_of(widget: Any) -> list[str]:
+    """What a picture that leaves its frame must say below it: that no such machine was, that it is the past, that it is empty."""
+    notes = [f"This machine never existed: {widget.imaginary}"] if widget.imaginary else []
+    notes += [] if widget.entry is None else [f"Entry {widget.entry} of {widget.now}, read only"]
+    return notes + ([widget.empty] if widget.empty else [])
+
+
 def named(words: str, keys: Iterable[str], default: Any = None) -> Any:
     """The key that `words` name: the same, or the first of those whose last part stands in them and is the longest."""
     keys, said = list(keys), f" {words.casefold().translate(STOPS)} "

@@ -30,6 +30,7 @@ OUTCOMES = (PASSED, NOT_YET, RAISED, NOT_ATTEMPTED)
 KINDS = ("value", "state", "fresh", "journal")
 LEVELS = ("core", "more", "hard")
 HEADS = ("what", "you", "the machine")
+UNREADABLE = "The check can make nothing of this answer, of type {} ({}). The question says which kind it asks for."
 OURS = Path(__file__).resolve().parents[1]  # code in here is not the reader's
 OTHERS = (1009, 2027, 4051)  # added to the reader's seed: the three other machines of a fresh check
 
@@ -128,7 +129,7 @@ class Raised(Exception):
     """The reader's own code raised `error`."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(str(error))
+        super().__init__(_said(error))
         self.error = error
 
 
@@ -149,15 +150,20 @@ def student(function: Callable[..., Any], *args: Any, answers: bool = True) -> A
 
 
 def judge(exercise: Exercise, case: Any, answer: Any, seed: int = 7) -> Verdict:
-    """Judge one answer to the reader's `case`; `seed` is the reader's."""
+    """Judge one answer to the reader's `case`; `seed` is the reader's.
+
+    An answer that no check can read, such as an array or an object with an `==` of its own, is told so.
+    """
+    if isinstance(answer, bytearray | memoryview):
+        answer = bytes(answer)
     parts = answer if isinstance(answer, tuple) else (answer,)
     if not parts or any(part is None or part is ... for part in parts):
         return Verdict(NOT_ATTEMPTED)
     xrays = looks(case)
-    fault = exercise.wants(answer)
-    if fault:
-        return Verdict(NOT_YET, fault, look=exercise.look, diagnosis="wants", xrays=xrays)
     try:
+        fault = exercise.wants(answer)
+        if fault:
+            return Verdict(NOT_YET, fault, look=exercise.look, diagnosis="wants", xrays=xrays)
         fresh = exercise.kind == "fresh" or (exercise.kind == "journal" and callable(answer))
         cases = [exercise.setup(seed + more) for more in OTHERS] if fresh else [case]
         finding = Finding(())
@@ -169,6 +175,10 @@ def judge(exercise: Exercise, case: Any, answer: Any, seed: int = 7) -> Verdict:
         return Verdict(NOT_ATTEMPTED, xrays=xrays)
     except Raised as raised:
         return Verdict(RAISED, _where(raised.error), xrays=xrays)
+    except Exception as error:
+        if _plain(answer):
+            raise  # a mistake of ours
+        return Verdict(NOT_YET, UNREADABLE.format(type(answer).__name__, _said(error)), diagnosis="unreadable", xrays=xrays)
     return Verdict(PASSED, "", finding.rows, xrays=xrays)
 
 
@@ -183,10 +193,29 @@ def _diagnosed(exercise: Exercise, case: Any, answer: Any, finding: Finding, xra
     return Verdict(NOT_YET, "", finding.rows, exercise.look, "", xrays)
 
 
+def _plain(answer: Any, depth: int = 4) -> bool:
+    """Whether an answer is made of Python's own values only, so that no code or limit of another can speak through it."""
+    if isinstance(answer, int):
+        return abs(answer) < 1 << 4096  # beyond 4,300 digits Python itself refuses to write a number
+    if isinstance(answer, list | tuple | set | frozenset | dict):
+        inside = [*answer, *answer.values()] if isinstance(answer, dict) else answer
+        return depth > 0 and all(_plain(one, depth - 1) for one in inside)
+    return answer is None or isinstance(answer, float | str | bytes)
+
+
+def _said(error: BaseException) -> str:
+    """An error's type and its words, which may be none or another error."""
+    try:
+        words = str(error)
+    except Exception as other:
+        words = f"its text raised {type(other).__name__}"
+    return f"{type(error).__name__}: {words}" if words else type(error).__name__
+
+
 def _where(error: BaseException) -> str:
     """What the reader's code raised, and on which of its lines."""
     why = getattr(error, "why", "")
-    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    said = _said(error)
     said += f" ({why})" if why and why not in said else ""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not Path(frame.filename).is_relative_to(OURS)]
     if not frames:

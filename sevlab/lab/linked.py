@@ -8,6 +8,9 @@ from sevlab.lab import ask
 
 
 def link(*views: Any, selected: bool = True) -> None:
-    """Have live pictures show the same journal entry and, those of one kind, the same selection, unless `selected` says no."""
+    """Have live pictures show the same journal entry and the same selection, unless `selected` says no.
+
+    Pictures of one kind share what is selected; of different kinds, the VM that it is or belongs to.
+    """
     if ask.live():
         ask.widgets("linking").link(*(view.widget for view in views), selected=selected)

@@ -50,7 +50,10 @@ class Prediction:
         if answers and not 2 <= len(answers) <= MOST:
             raise ValueError(f"a prediction offers 2 to {MOST} answers or none, not {len(answers)}")
         if answers and revealed not in answers:
-            raise ValueError(f"the machine says {revealed!r}, and the answers offered are {', '.join(map(repr, answers))}")
+            raise ValueError(
+                f"the machine says {revealed!r}, and the answers offered are {', '.join(map(repr, answers))}; a machine that was "
+                "brought elsewhere, as by a cell that ran twice, begins anew with Run All Cells"
+            )
         self.question = question
         self.answers = tuple(answers)
         self.revealed = revealed

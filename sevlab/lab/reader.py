@@ -20,6 +20,7 @@ from sevlab.lab.grading import HEADS, NOT_ATTEMPTED, OUTCOMES, PASSED, Exercise,
 from sevlab.lab.show import table
 
 FORMAT = "sevlab progress 1"
+CELL = 90  # letters
 
 
 class Done:
@@ -74,12 +75,26 @@ class Progress:
 
 
 class Reader:
-    """Whoever works in this notebook. `seed` is theirs: neighbours with other seeds have other numbers."""
+    """Whoever works in this notebook. `seed` is theirs: neighbours with other seeds have other numbers.
+
+    Raises ValueError for a seed that is no whole number from 0 on.
+    """
 
     def __init__(self, seed: int = 7) -> None:
         self.seed = seed
         self.progress = Progress()
         self.cases: dict[tuple[str, int], Any] = {}
+        self.judged: set[str] = set()  # what is being checked just now
+
+    @property
+    def seed(self) -> int:
+        return self._seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        if not isinstance(seed, int) or seed < 0:
+            raise ValueError(f"a reader's seed is a whole number from 0 on, and {seed!r} is none")
+        self._seed = seed
 
     def case(self, exercise: Exercise) -> Any:
         """The case of an exercise under this seed, made when it is first asked for."""
@@ -90,6 +105,12 @@ class Reader:
 
 
 reader = Reader()
+
+
+def _short(text: str) -> str:
+    """What stands in a cell of a table: one line, of so many letters at most."""
+    line = " ".join(text.split())
+    return line if len(line) <= CELL else f"{line[: CELL - 1]}…"
 
 
 class Result:
@@ -141,7 +162,7 @@ class Result:
             "outcome": self.outcome,
             "sign": SIGNS[self.outcome],
             "says": self.says,
-            "rows": [(row.what, row.you, row.machine, row.ok) for row in self.rows],
+            "rows": [(*map(_short, row[:3]), row.ok) for row in self.rows],
             "heads": exercise.heads if self.rows else HEADS,
             "look": self.verdict.look,
             "hints": list(exercise.hints[: done.hints]),
@@ -240,10 +261,16 @@ def check(id: str, *answer: Any, look: Any = None) -> Result:
     """Check an answer (or several, where the exercise asks for several) and return a Result.
 
     `look` is a widget whose selection the card's link sets, or a function that is told what to look at.
-    Raises LookupError for an id that is none.
+    Raises LookupError for an id that is none, and RuntimeError in an answer that checks itself.
     """
     one = find(id)
-    verdict = judge(one, reader.case(one), answer[0] if len(answer) == 1 else answer, reader.seed)
+    if id in reader.judged:
+        raise RuntimeError(f"{id} is being checked just now; its answer cannot check itself")
+    reader.judged.add(id)
+    try:
+        verdict = judge(one, reader.case(one), answer[0] if len(answer) == 1 else answer, reader.seed)
+    finally:
+        reader.judged.discard(id)
     done = reader.progress.of(id)
     done.outcome = verdict.outcome
     done.tries += verdict.outcome != NOT_ATTEMPTED

@@ -101,6 +101,8 @@ def layout(
 
     Raises ValueError for a field in `only` that is none.
     """
+    if isinstance(what, bytes | bytearray):
+        what = [("bytes", bytes(what))]
     given: Any = what if isinstance(what, Wire) else [(name, bytes(data)) for name, data in what]
     if isinstance(given, Wire):
         title = title or f"{type(given).__name__}, {given.SIZE} bytes"

@@ -47,8 +47,13 @@ class View:
         return self._widget
 
     def describe(self) -> str:
-        """The same in words."""
-        return self._text()
+        """The same in words; a sentence where what was looked at is gone, as a guest is whose process was killed."""
+        try:
+            return self._text()
+        except LookupError as no:
+            if type(no) is not LookupError:  # a key or a place that is missing is somebody's mistake
+                raise
+            return f"{self._module}: nothing to look at; {no}"
 
     __repr__ = describe
 
@@ -60,7 +65,12 @@ class View:
         )
         if not static and not ask.live():
             return {"text/plain": self.describe()}
-        data, metadata = self.widget._repr_mimebundle_()
+        try:
+            data, metadata = self.widget._repr_mimebundle_()
+        except LookupError as no:
+            if type(no) is not LookupError:
+                raise
+            return {"text/plain": self.describe()}  # what was to be drawn is gone
         return {**data, "text/plain": self.describe()}, metadata
 
 

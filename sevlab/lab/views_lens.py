@@ -148,7 +148,8 @@ def lens(
 
     def where(at: Host) -> str:
         try:
-            hpa, asid = place.hpas(at)[0], place.kvm(at).sev.asid
+            asid = place.kvm(at).sev.asid  # first: it says in words what is not there yet
+            hpa = place.hpas(at)[0]
         except (LookupError, OSError) as error:
             return f"gpa {place.gpa:#x} → nothing: {error}"
         to = f"hpa {hpa + place.gpa % PAGE:#x} → page {hpa // PAGE:,}" if hpa >= 0 else "no page yet"
@@ -224,8 +225,12 @@ def _moves(place: Place) -> dict[str, Any]:
     host = place.host
 
     def at(offset: int, of: Host | None = None) -> int:
-        whole = place.gpa % PAGE + offset
-        return place.hpas(of or host)[whole // PAGE] + whole % PAGE
+        moment, whole = of or host, place.gpa % PAGE + offset
+        place.kvm(moment)
+        hpa = place.hpas(moment)[whole // PAGE]
+        if hpa < 0:
+            raise LookupError(f"gpa {place.gpa + offset:#x} has no page {'yet' if of is None else f'after entry {of.n}'}")
+        return hpa + whole % PAGE
 
     def copy(source: int, target: int) -> None:
         host.dram.write(at(target), host.dram.read(at(source), BLOCK))

@@ -56,7 +56,10 @@ def pagemap(
         assert place is not None
 
         def rows() -> tuple[int, list[Run], list[tuple[int, int, str]]]:
-            kvm = place.kvm(at)
+            try:
+                kvm = place.kvm(at)
+            except LookupError:
+                return 1, [], []  # before it was made it has no memory
             regions = [(slot.gfn, slot.pages, f"memslot {slot.id}") for slot in kvm.slots]
             return max((first + count for first, count, _ in regions), default=1), list(guest_pages(kvm, at.pages)), regions
 

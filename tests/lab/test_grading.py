@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from sevlab import Host
@@ -21,6 +22,7 @@ from sevlab.lab.grading import (
     NotAttempted,
     Raised,
     Row,
+    Verdict,
     judge,
     repeated,
     student,
@@ -104,6 +106,69 @@ def test_a_mistake_of_ours_is_not_blamed_on_the_reader() -> None:
         judge(made(check=lambda case, answer: 1 // 0), CASE, 2)
 
 
+class Odd:
+    """An answer with an opinion on being compared and shown."""
+
+    def __eq__(self, other: object) -> bool:
+        raise RuntimeError("compare me not")
+
+    __hash__ = None  # type: ignore[assignment]
+    __repr__ = __str__ = lambda self: 1 // 0  # type: ignore[assignment,return-value]
+
+
+class Wordless(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+UNREAD = {
+    "==": Odd(), "digits": 10**5000, "list": [Odd()], "function": lambda n: Odd(), "array": np.zeros(4), "dict": {"sum": Odd()},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", UNREAD.values(), ids=list(UNREAD))
+def test_an_answer_that_no_check_can_read_is_told_so_and_is_no_traceback(answer: Any) -> None:
+    def look(case: Any, answer: Any) -> Finding:
+        return Finding([Row("sum", str(student(answer, 1) if callable(answer) else answer), "1", bool(answer == 1))])
+
+    for one in (made(check=look, diagnoses=()), made(wants=lambda answer: f"{bool(answer == 3)} {answer}")):
+        said = judge(one, CASE, answer)
+        assert said.outcome == NOT_YET and (said.diagnosis == "unreadable" or said.says.startswith("False <function"))
+
+
+def test_bytes_in_another_wrapping_are_bytes() -> None:
+    same = made(check=lambda case, answer: Finding([Row("x", str(hash(answer)), str(hash(b"abc")))]))
+    assert judge(same, CASE, bytearray(b"abc")).outcome == judge(same, CASE, memoryview(b"abc")).outcome == PASSED
+
+
+def test_an_error_that_has_no_words_is_named_all_the_same() -> None:
+    def bad(n: int) -> int:
+        raise Wordless
+
+    found = judge(made(check=lambda case, answer: Finding([Row("x", str(student(answer, 1)), "1")])), CASE, bad)
+    assert found.outcome == RAISED and found.says.startswith("Wordless: its text raised RuntimeError")
+
+
+@pytest.mark.parametrize("seed", [-1, "seven", None, 1.5, b"x"])
+def test_a_seed_that_is_none_is_refused_where_it_is_set(seed: Any) -> None:
+    mine = Reader(1234)
+    with pytest.raises(ValueError, match="whole number from 0 on"):
+        mine.seed = seed
+    assert mine.seed == 1234
+
+
+def test_an_answer_that_checks_itself_is_the_readers_own_error_and_ends() -> None:
+    calls: list[int] = []
+
+    def again(host: Host, vm: Any) -> Any:
+        calls.append(1)
+        return check("tweak.replay", again)
+
+    found = check("tweak.replay", again)
+    assert found.outcome == RAISED and "its answer cannot check itself" in found.says and len(calls) == 1
+    assert check("tweak.replay", again).outcome == RAISED
+
+
 def test_a_function_that_gives_nothing_was_not_attempted_unless_it_need_not() -> None:
     with pytest.raises(NotAttempted):
         student(lambda: None)
@@ -151,6 +216,11 @@ class TestReader:
         assert not result and result.outcome == NOT_YET
         assert repr(result).startswith("launch.digest · Predict the digest: ≠ not yet\n  That is the order of the addresses.")
         assert "differs" in repr(result) and "0 of " in repr(result) and repr(result) == result.describe()
+
+    def test_a_cell_of_the_table_is_one_short_line(self) -> None:
+        long = Verdict(NOT_YET, "", [Row("a\nword " * 99, "x" * 5000, "y")])
+        told = Result(find("launch.digest"), long, Done(), lambda: []).describe()
+        assert max(map(len, told.splitlines())) < 300 and "xxx…" in told and "a word a" in told
 
     def test_hints_come_one_at_a_time_and_the_solution_after_the_last(self) -> None:
         result = check("launch.digest", bytes(32))

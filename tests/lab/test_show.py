@@ -108,3 +108,7 @@ def test_who_vouches_and_who_wrote_goes_to_the_picture() -> None:
 
     assert [part.name for part in picture.parts] == ["number"]
     assert "written by K; its valid bit is set" in picture.say(picture.parts[0])
+
+
+def test_bytes_without_a_structure_are_one_field() -> None:
+    assert "0x00       3  bytes  616263" in repr(layout(b"abc")) and repr(layout(b"")).startswith("0 bytes")

@@ -7,8 +7,9 @@ import sys
 
 import pytest
 
-from sevlab import Host, lab, owner, vmm
+from sevlab import Host, guest, lab, owner, vmm
 from sevlab.lab import tour
+from sevlab.lab.views import View
 
 
 @pytest.fixture(scope="module")
@@ -302,3 +303,27 @@ def test_a_charge_that_nobody_owes_is_marked_as_shipped_and_a_right_one_is_not(d
     vmm.move(helper, to=host.process("new", cgroup="/b"))
     assert {row.name: row.tag for row in view.widget.ledger}.get("/b sev", "") == tag
     assert ("Not your mistake: " in view.widget.says()) == bool(tag)
+
+
+def test_what_is_gone_is_a_sentence_where_a_picture_was_to_be_too(monkeypatch):
+    pytest.importorskip("sevlab_widgets")
+    monkeypatch.setenv("SEVLAB_STATIC", "1")
+    with Host(seed=7) as host:
+        vm = vmm.launch(host, program=guest.read_secret, name="vm-a")
+        host.processes["vm-a"].kill()
+        assert lab.lens(host, vm, 0)._repr_mimebundle_() == {"text/plain": "lens: nothing to look at; vm-a is not there"}
+
+
+def test_what_is_gone_is_a_sentence():
+    with Host(seed=7) as host:
+        vm = vmm.launch(host, program=guest.read_secret, name="vm-a")
+        views = lab.lens(host, vm, 0), lab.pagemap(host, vm)
+        host.processes["vm-a"].kill()
+        for view in views:
+            assert view.describe() and "Traceback" not in repr(view)
+
+
+def test_a_key_that_is_missing_is_a_mistake_and_no_sentence():
+    view = View("lens", lambda module: None, lambda: {}["eye"])
+    with pytest.raises(KeyError):
+        view.describe()

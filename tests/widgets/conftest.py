@@ -90,10 +90,12 @@ def shot() -> Callable[[Any, str], Path]:
 
     def keep(book: Any, name: str, index: int = 0) -> Path:
         ARTIFACTS.mkdir(exist_ok=True)
+        focused = book.page.evaluate_handle("document.activeElement")  # a new theme's splash takes the focus
         for theme in ("light", "dark"):
             book.theme(theme)
             book.page.locator(".sl").nth(index).screenshot(path=ARTIFACTS / f"{name}-{theme}.png")
         book.theme("light")
+        focused.evaluate("(element) => element.focus({ preventScroll: true })")
         return ARTIFACTS / f"{name}-light.png"
 
     return keep

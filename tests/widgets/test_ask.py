@@ -51,6 +51,10 @@ def test_commit_locks_and_looks_once(sent):
     assert ask.table() == (["what", "you", "the machine"], [["Is it the same?", "no", "yes"]])
 
 
+def test_a_card_is_no_file_to_take_along_for_its_picture_would_say_what_is_revealed():
+    assert card().chrome()["files"] is False
+
+
 @pytest.mark.parametrize("answer", ["", "  ", "perhaps"])
 def test_what_was_not_offered_is_no_answer(sent, answer):
     ask = card()

@@ -391,6 +391,6 @@ def test_who_asks_for_an_entry_hears_when_it_is_there_and_a_link_selects_and_lea
     messages = sent(counter)
 
     counter.got_seek("view-1", 0)
-    assert messages[-1][0] == {"kind": "sought", "n": 1, "entry": 0, "to": "view-1"}
+    assert messages[-1][0] == {"kind": "sought", "n": 1, "oldest": 0, "entry": 0, "to": "view-1"}
     counter.look_at("value 4")
     assert counter.selected == "value 4" and kinds(messages)[-2:] == ["selected", "look"]

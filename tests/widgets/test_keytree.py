@@ -182,3 +182,8 @@ def test_what_falls_is_shaded_in_the_tree_in_which_a_key_was_selected():
         shaded.append([float(rect.get("x")) < 800 for rect in found if "hatch" in rect.get("class", "")])
 
     assert shaded == [[True, True], [False, False]]
+
+
+def test_a_tree_without_columns_is_refused():
+    with pytest.raises(ValueError, match="at least one column"):
+        KeyTree(())

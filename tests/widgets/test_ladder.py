@@ -187,3 +187,11 @@ def test_of_one_design_there_is_nothing_to_choose():
 def test_a_walk_begins_at_the_rung_that_refused():
     assert made("passed", "refused", "unasked").chrome()["start"] == "0/1"
     assert made("open", "open").chrome()["start"] == ""
+
+
+@pytest.mark.parametrize("columns", [[], [Column("a", [Rung("r", "E", "odd")])], [Column("a", [])] * 3])
+def test_what_cannot_be_drawn_is_not_shown_and_the_picture_stays(columns):
+    ladder = Ladder([Column("6.1", [Rung("no VM", "EINVAL")])])
+    with pytest.raises(ValueError, match=r"a (ladder|rung)"):
+        ladder.show(columns)
+    assert ladder.columns[0].name == "6.1" and "no VM" in ladder.svg()

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 import pytest
 from sevlab_widgets import Lanes
-from sevlab_widgets.lanes import COLUMN, Line, Tile
+from sevlab_widgets.lanes import AWAITED, COLUMN, GIVEN, TAKEN, Line, Tile
+from sevlab_widgets.lanes_picture import stretches
 
 LINES = [
     Line(1, "qemu", "KVM", "CREATE_VM", "0", "Ioctl", fields={"fd": 3, "arg": 4096}, data=b"hello"),
@@ -129,6 +130,40 @@ def test_a_pick_that_raises_leaves_the_picture_as_it_is(sent):
 @pytest.mark.parametrize("lines", [[], LINES])
 def test_the_static_picture_is_well_formed(lines):
     ET.fromstring(Lanes(lines).svg())
+
+
+def test_the_static_picture_of_two_traces_says_where_the_second_begins():
+    both, old, new = Line(1, "a", "b", "OPEN", "0"), Line(2, "a", "b", "GET", "0"), Line(2, "a", "b", "GET", "EIO", bad=True)
+    drawn = Lanes([both, old], against=[both, new], names=("posted", "linux-6.1")).svg()
+
+    texts = [text.text for text in ET.fromstring(drawn).iter("{http://www.w3.org/2000/svg}text")]
+    order = [texts.index(words) for words in ("OPEN  0", "here the kernels differ: posted", "GET  0", "linux-6.1", "GET  EIO")]
+    assert order == sorted(order)
+    assert "differ" not in Lanes([both], against=[both], names=("posted", "linux-6.1")).svg()
+
+
+def test_a_long_trace_s_picture_says_how_much_of_it_is_not_drawn():
+    drawn = Lanes([Line(n, "a", "b", f"CALL_{n}") for n in range(1, 51)]).svg()
+
+    assert ">CALL_40<" in drawn and ">CALL_41<" not in drawn and "and 10 more, in the table" in drawn
+    assert "more, in the table" not in Lanes(LINES).svg()
+
+
+@pytest.mark.parametrize(
+    ("locks", "found"),
+    [
+        ([AWAITED, TAKEN, 0, GIVEN], [("a", 0, 1, True), ("a", 1, 3, False)]),
+        ([TAKEN, TAKEN, GIVEN], [("a", 1, 2, False), ("a", 0, 2, False)]),
+        ([AWAITED, 0], [("a", 0, 1, True)]),
+        ([GIVEN, 0], []),
+        ([], []),
+    ],
+)
+def test_a_lock_is_held_from_the_line_that_takes_it_to_the_line_that_gives_it(locks, found):
+    lines = [Line(n, "a", "b", "x", lock=lock) for n, lock in enumerate(locks)]
+
+    assert list(stretches(lines)) == found
+    assert Lanes(lines).svg().count('class="sl-dotted"') == sum(waits for *_, waits in found)
 
 
 def test_two_traces_that_are_one_are_not_said_to_part():

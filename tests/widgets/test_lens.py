@@ -111,6 +111,20 @@ def test_pressing_the_same_move_again_puts_the_block_down():
     assert seen.carried is None
 
 
+def test_in_the_past_no_ciphertext_moves_by_hand_or_by_key(machine):
+    host = machine()
+    host.mark(0, 1, 1)
+    host.mark(1, 1, 1)
+    seen = lens(moves={"copy": lambda *args: pytest.fail("it is over")}, host=host)
+    assert 'data-drag="y"' in str(seen.picture(900, "M"))
+
+    seen.entry = 1
+    seen.got_drop("view-1", "the bus/0", 0, 200)
+    seen.got_press("view-1", "copy")
+
+    assert seen.carried is None and "data-drag" not in str(seen.picture(900, "M"))
+
+
 @pytest.mark.parametrize("text", ["eight", "", "0x", "1 + 1", "__import__('os')"])
 def test_an_address_is_parsed_and_never_evaluated(text, sent):
     seen = lens(moves={"remap": lambda hpa: pytest.fail("nothing was to be mapped")})

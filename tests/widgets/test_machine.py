@@ -217,3 +217,8 @@ def test_words_find_a_state_or_a_command_and_what_they_do_not_name_is_left_as_it
     assert drawn.find("LAUNCH_FINISH, above") == "guest/LSECRET/LAUNCH_FINISH"
     assert drawn.find("the ledger") == "the ledger"
     assert drawn.find("look") == "look"  # it keeps its state, so no arrow is drawn of it
+
+
+def test_a_diagram_without_states_is_refused():
+    with pytest.raises(ValueError, match="x has no states"):
+        Machine([Diagram("x", [], [])])

@@ -149,6 +149,17 @@ def test_a_reloaded_page_fills_itself_again(book: Any) -> None:
 
     book.widget(MAP)
     book.page.wait_for_function("document.querySelector('.sl-foot').innerText.split(/\\s+/).join(' ') === 'P private 4,096'")
+    # A page that was loaded anew stands at its top, JupyterLab draws no cell that is far below, and cells above still grow.
+    book.js(
+        """async ([cell, card]) => {
+            const list = app.shell.currentWidget.content;
+            while (!document.querySelectorAll('.sl')[card]?.offsetParent) {
+                await list.scrollToItem(cell, 'center');
+                await new Promise((drawn) => setTimeout(drawn, 50));
+            }
+        }""",
+        [len(CELLS) - 1, CARD],
+    )
     book.widget(CARD)
     assert book.status(CARD) == book.do("print(card.says())").strip()
 

@@ -23,6 +23,8 @@ MILLION = 1 << 20
         lambda: PageMap(count=4).set(0, 0, state=1),
         lambda: PageMap(count=4).set(0, 1, state=9),
         lambda: PageMap(count=4).show([0, 0]),
+        lambda: PageMap([1], owner=-1),
+        lambda: PageMap([1], pins=[1 << 16]),
     ],
     ids=[
         "no pages",
@@ -34,6 +36,8 @@ MILLION = 1 << 20
         "no page",
         "state 9",
         "another size",
+        "an owner below 0",
+        "more pins than there can be",
     ],
 )
 def test_what_is_no_map_is_refused(make):

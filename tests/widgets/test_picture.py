@@ -115,3 +115,14 @@ def test_a_long_text_is_wrapped_and_cut_only_after_the_last_line():
     assert " ".join(wrap(text, 150, 12, 9)) == text and max(width_of(line) for line in wrap(text, 150, 12, 9)) <= 150
     assert len(wrap(text, 150)) == 2 and wrap(text, 150)[1].endswith("…") and wrap("", 150) == []
     assert wrap("Donaudampfschiffahrtsgesellschaft", 60)[0].endswith("…")
+
+
+@pytest.mark.parametrize("text", ["\x00\x1b[31m", "\ufffe", "\ud800", "]]>", "a\tb"])
+def test_a_text_that_xml_has_no_letters_for_is_a_picture_all_the_same(text):
+    svg = Svg(100, 20)
+    with svg.item(text, say=text):
+        svg.text(0, 12, text)
+
+    drawn = ET.fromstring(svg.file(text, [text]).encode())
+    item = next(one for one in drawn.iter() if "data-key" in one.attrib)
+    assert len(item.attrib["data-say"]) == len(text) and drawn.find("{*}title") is not None

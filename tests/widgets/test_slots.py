@@ -264,3 +264,11 @@ def test_every_slot_is_in_exactly_one_state_and_the_past_does_not_change(steps):
 @pytest.mark.parametrize("slot", [0, 16])
 def test_a_slot_outside_every_group_has_no_kind(slot):
     assert slots().kind(slot) == ""
+
+
+@pytest.mark.parametrize("slot", [0, -1, 4, 10**9])
+def test_a_slot_that_there_is_not_cannot_be_taken(slot):
+    slots = Slots(3, [("all", 1, 3)])
+    with pytest.raises(ValueError, match=f"no slot {slot}; there are 3"):
+        slots.take(slot, "vm-a", When(0, 0))
+    assert slots.bars == []

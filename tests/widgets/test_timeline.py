@@ -320,3 +320,15 @@ def test_ticks_are_round_few_and_inside(end, most):
 )
 def test_a_duration_is_in_the_unit_that_reads_best(ns, text):
     assert duration(ns) == text
+
+
+def test_a_timeline_asks_for_its_keys_once_however_many_bars_it_has(monkeypatch):
+    slots = Slots(400, [("all", 1, 400)])
+    for slot in range(1, 401):
+        slots.take(slot, f"vm-{slot}", When(slot, slot))
+    line, asked = AsidTimeline(slots), []
+    keys = line.bar_keys
+    monkeypatch.setattr(line, "bar_keys", lambda: asked.append(1) or keys())
+    line.selected = line.key(7)
+
+    assert "vm-8" in line.svg() and len(asked) < 8

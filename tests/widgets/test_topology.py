@@ -98,6 +98,24 @@ def test_a_descriptor_is_passed_by_name_or_by_dragging_it_into_a_box():
     assert calls == [("qemu", 5, "aide")] * 2
 
 
+def test_in_the_past_nothing_is_closed_and_no_descriptor_is_dragged(machine):
+    host = machine()
+    host.mark(0, 1, 1)
+    host.mark(1, 1, 1)
+    over = lambda *args: pytest.fail("it is over")  # noqa: E731 - the same for both verbs
+    topology = Topology(BEFORE, verbs={"close": over, "pass": over}, host=host)
+    topology.got_select("view-1", "qemu:5")
+    topology.entry = 1
+    topology.got_press("view-1", "close")
+    from sevlab_widgets.topology_picture import TopologyPicture
+
+    picture = TopologyPicture(topology, *topology.sizes()[0])
+    (x, y), (a, b, c, d) = picture.places["qemu:5"], picture.boxes["aide"]
+    topology.got_drop("view-1", "qemu:5", (a + c) / 2 - x, (b + d) / 2 - y)
+
+    assert "data-drag" not in str(picture.svg)
+
+
 def test_passing_to_nobody_is_an_error_in_a_sentence(sent):
     topology = Topology(BEFORE, verbs={"pass": lambda *args: pytest.fail("there is nobody")})
     messages = sent(topology)
@@ -168,6 +186,18 @@ def test_eight_processes_stay_within_the_picture(width, size):
     rects = ET.fromstring(str(made.picture(width, size))).iter(f"{SVG}rect")
 
     assert max(float(rect.get("x")) + float(rect.get("width")) for rect in rects if rect.get("x")) <= width + 1
+
+
+@pytest.mark.parametrize(("width", "size"), [(600, "M"), (1474, "L")])
+def test_a_name_that_is_longer_than_the_picture_is_cut_and_its_box_stays_inside(width, size):
+    long = "a VM called " + "x" * 300
+    scene = Scene([Box("p", long, "pid 1", (Plug(5, "vm", "vm"),))], [Thing("vm", long, long)], [Thing("s", long)])
+    drawn = ET.fromstring(str(Topology(scene).picture(width, size)))
+
+    rects = [rect for rect in drawn.iter(f"{SVG}rect") if rect.get("x")]
+    assert max(float(rect.get("x")) + float(rect.get("width")) for rect in rects) <= width + 1
+    texts = [text.text or "" for text in drawn.iter(f"{SVG}text")]
+    assert max(map(len, texts)) < len(long) and any(text.endswith("…") for text in texts)
 
 
 def test_a_figure_that_is_wrong_as_shipped_carries_its_tag_and_no_other_does():

@@ -73,6 +73,21 @@ def test_the_controls_step_run_reset_and_scrub(notebook):
     assert book.do("print(m.entry)") == "5\n"
 
 
+def test_reset_and_the_scrubber_end_where_the_host_was_made(notebook):
+    made = "from types import SimpleNamespace\nhost.gate = SimpleNamespace(made=4, host=0)\n"
+    book = notebook(HOST + made + "m = PageMap.of(host); m")
+    widget = book.widget()
+    where = "text => document.querySelector('.sl-where').innerText === text"
+
+    widget.get_by_role("button", name="Reset").click()
+    book.page.wait_for_function(where, arg="entry 4 of 6")
+    widget.get_by_role("button", name="Step back").click()
+    book.settle()
+    assert book.page.evaluate(where, "entry 4 of 6") and book.do("print(m.entry)") == "4\n"
+    assert widget.get_by_role("slider", name="Journal entry").get_attribute("min") == "4"
+    assert not widget.locator(".sl-error").is_visible()
+
+
 def test_no_key_reaches_the_notebook_and_escape_leaves(notebook):
     book = notebook(MAP)
     stage = book.widget().locator(".sl-stage")
@@ -118,6 +133,25 @@ def test_table_keys_and_files_are_a_key_away(notebook, violations, shot):
         assert download.value.path().read_bytes().startswith(beginning)
 
 
+def test_without_a_host_table_and_files_stand_below_the_keys(notebook, violations, shot):
+    book = notebook("from sevlab_widgets import Layout\nw = Layout([('iv', bytes(range(16))), ('mac', bytes(32))]); w")
+    widget = book.widget()
+    widget.hover()
+    assert not widget.locator(".sl-controls").is_visible() and not widget.locator(".sl-take").is_visible()
+
+    widget.get_by_role("button", name="Keys").click()
+    assert violations(book) == []
+    shot(book, "frame-bare-keys")
+    for what, beginning in (("CSV", b"offset,size,field"), ("SVG", b"<svg"), ("PNG", b"\x89PNG")):
+        with book.page.expect_download() as download:
+            widget.get_by_role("button", name=what, exact=True).click()
+        assert download.value.suggested_filename == f"48-bytes.{what.lower()}"
+        assert download.value.path().read_bytes().startswith(beginning)
+    widget.get_by_role("button", name="Table", exact=True).click()
+    widget.locator("tbody tr").nth(1).wait_for()
+    assert widget.locator("tbody tr").count() == 2
+
+
 def test_an_error_is_a_sentence_with_folded_details(notebook, violations, shot):
     book = notebook(HOST + "m = PageMap.of(host, on_enter=lambda page: int('no number')); m")
     widget = book.widget()
@@ -147,6 +181,29 @@ def test_a_widget_has_the_size_of_its_own_width(notebook, violations, shot, wind
         assert book.page.evaluate("() => { const n = document.querySelector('.sl'); return n.scrollWidth <= n.clientWidth; }")
     assert violations(book) == []
     shot(book, f"frame-{size}")
+
+
+@pytest.mark.parametrize("window", [330, 380])
+def test_in_a_narrow_window_the_way_back_keeps_its_words_inside_its_button(notebook, window):
+    book = notebook(MAP, width=window)
+    widget = book.widget()
+    widget.locator(".sl-stage").focus()
+    book.page.keyboard.press("[")
+    back = widget.get_by_role("button", name="Back to now")
+    back.wait_for()
+
+    words = "b => { const r = document.createRange(); r.selectNodeContents(b); return r.getBoundingClientRect().right; }"
+    box, card = back.bounding_box(), widget.bounding_box()
+    assert back.evaluate(words) < box["x"] + box["width"] < card["x"] + card["width"]
+
+
+def test_a_name_without_a_space_stays_in_its_card(notebook):
+    long = "'x' * 300"
+    lanes = f"Lanes([Line(1, {long}, 'b', 'call')], lifelines=[({long}, 'V'), ('b', 'K')])"
+    book = notebook(f"{HOST}PageMap(count=64, title={long})", f"from sevlab_widgets.lanes import Lanes, Line\n{lanes}")
+
+    for number in range(2):
+        assert book.widget(number).evaluate("w => w.scrollWidth - w.clientWidth") <= 1
 
 
 def test_a_widget_that_is_out_of_sight_when_it_is_made_is_drawn_at_its_width_when_it_comes_into_sight(notebook):

@@ -19,7 +19,7 @@ def of_lab(lab: str) -> tuple[Exercise, ...]:
 
 def find(id: str) -> Exercise:
     """The exercise of this id. Raises LookupError, and names those there are."""
-    lab = id.partition(".")[0]
+    lab = str(id).partition(".")[0]
     for exercise in of_lab(lab):
         if exercise.id == id:
             return exercise

@@ -172,7 +172,7 @@ def _policy_wants(answer: Any) -> str:
     if isinstance(answer, bool) or not isinstance(answer, int):
         return f"This is of type {type(answer).__name__}. A policy is one number of 32 bits."
     if not 0 <= answer < 1 << 32:
-        return f"{answer:#x} does not fit into 32 bits."
+        return f"{hex(answer) if answer.bit_length() <= 64 else 'This number'} does not fit into 32 bits."
     reserved = answer & POLICY_RESERVED
     return f"This sets reserved bits ({reserved:#x}): bits 6 to 15 must be zero." if reserved else ""
 

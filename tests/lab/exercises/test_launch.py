@@ -149,6 +149,7 @@ def test_the_nonce_comes_last_and_is_not_part_of_it(measure: MeasureCase) -> Non
         (0x9, "A platform at API 0.22 has just taken this launch."),
         (0x18000049, "This sets reserved bits (0x40): bits 6 to 15 must be zero."),
         (1 << 32, "0x100000000 does not fit into 32 bits."),
+        (1 << 9000, "This number does not fit into 32 bits."),
         ("9", "This is of type str. A policy is one number of 32 bits."),
         (True, "This is of type bool."),
     ],
