@@ -6,7 +6,8 @@ const OWN_KEYS = { "data-lm-suppress-shortcuts": "true" }; // what has the focus
 const rich = (text) => text.split("`").map((part, i) => (i % 2 ? h("code", { text: part }) : part));
 
 function ask(ui) {
-  const body = h("div", { class: "sl-ask" });
+  // A click beside the controls leaves the focus in the card: else the next key would be the notebook's.
+  const body = h("div", { class: "sl-ask", tabindex: "-1", ...OWN_KEYS, onkeydown: beside });
   const hideBox = h("input", { type: "checkbox", ...OWN_KEYS, onchange: () => { hidden = hideBox.checked; draw(); if (card) tell(); } });
   const hideSwitch = h("label", { class: "sl-hide" }, hideBox, "Hide my answer");
   const group = `sl-${Math.random().toString(36).slice(2, 10)}`;
@@ -98,6 +99,11 @@ function ask(ui) {
   // JupyterLab takes Enter for itself, so that a form never hears of it.
   function entered(event) {
     if (event.key === "Enter" && event.target.matches("input")) commit(event);
+  }
+
+  // Enter beside the controls commits what was chosen.
+  function beside(event) {
+    if (event.key === "Enter" && event.target === body && body.querySelector(".sl-commit[name=commit]")) commit(event);
   }
 
   function reveal() {

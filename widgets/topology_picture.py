@@ -110,7 +110,10 @@ class TopologyPicture:
         starts = [y]
         y = self._processes(scene, x + gutter, y, width - gutter, mark)
         starts.append(y + 26 * k)
-        y = self._things(scene.things, x + gutter, y + 26 * k, width - gutter, scene, mark, 38 * k) if scene.things else y
+        if scene.things:
+            y = self._things(scene.things, x + gutter, y + 26 * k, width - gutter, scene, mark, 38 * k)
+        elif gutter:  # an empty band has room for its name
+            y += 26 * k + 1.2 * self.type
         if scene.below:
             starts.append(y + 30 * k)
             y = self._things(scene.below, x + gutter, y + 30 * k, width - gutter, scene, mark, 24 * k)
@@ -281,5 +284,5 @@ def _keys(scene: Scene) -> set[str]:
 def _two(name: str) -> list[str]:
     """A band's name in at most two lines."""
     words = name.split()
-    half = (len(words) + 1) // 2
+    half = len(words) // 2
     return [" ".join(words[:half]), " ".join(words[half:])] if len(words) > 1 else words

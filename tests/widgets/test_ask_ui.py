@@ -69,6 +69,27 @@ def test_by_keyboard_alone_nothing_reaches_the_notebook(notebook):
     assert book.page.evaluate(COUNT) == before
 
 
+def test_a_click_beside_the_controls_leaves_the_keys_in_the_card(notebook):
+    book = notebook(PREDICTION)
+    card = book.widget()
+    source = "window.jupyterapp.shell.currentWidget.content.activeCell.model.sharedModel.source"
+    before = book.page.evaluate(COUNT), book.page.evaluate(source)
+    card.locator(".sl-question").click()
+    for key in ("Enter", "a", "d", "d", "x"):
+        book.page.keyboard.press(key)
+    assert book.status() == "Choose an answer first, then commit it."
+
+    card.get_by_label("no", exact=True).check()
+    card.locator(".sl-question").click()
+    book.page.keyboard.press("Enter")
+    card.locator(".sl-reveal").wait_for()
+    for key in ("a", "d", "d", "Enter", "x"):
+        book.page.keyboard.press(key)
+
+    assert (book.page.evaluate(COUNT), book.page.evaluate(source)) == before
+    assert book.page.evaluate("window.jupyterapp.shell.currentWidget.content.mode") == "command"
+
+
 def test_after_a_reload_the_card_still_knows_what_was_said(notebook):
     book = notebook(NUMBER)
     book.widget().locator("input[name=answer]").fill("52")

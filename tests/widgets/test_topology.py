@@ -275,3 +275,13 @@ def test_no_box_is_placed_over_another_or_outside(wanted, wides, rows):
     for row in set(rows):
         edges = sorted((place.x, place.x + wide) for place, wide in zip(found, wides, strict=True) if place.row == row)
         assert all(one[1] + GAP <= other[0] for one, other in itertools.pairwise(edges))
+
+
+@pytest.mark.parametrize("width", [520, 900, 1172])
+def test_the_names_of_the_bands_stand_apart_also_when_a_band_is_empty(width):
+    scene = Scene((Box("vmm", "vmm", "pid 1", (Plug(4, "sev"),)),), (), (Thing("slot 1", "slot 1 waits"),))
+    picture = Topology(scene).picture(width, "L" if width > 1000 else "M")
+    lines = [text for text in ET.fromstring(str(picture)).iter(f"{SVG}text") if text.text in ("space", "kernel", "firmware")]
+
+    tops = [float(text.get("y")) for text in lines]
+    assert len(lines) == 3 and all(after - before > 20 for before, after in itertools.pairwise(tops))
