@@ -38,11 +38,18 @@ setup: $(STAMP)  ## the virtual environment in .venv, complete
 lab: $(STAMP)  ## JupyterLab, opened on the course (ARGS="--no-browser --port 9999" passes through)
 	@env -u MPLBACKEND $(PY) -m sevlab lab $(ARGS)
 
+# Without a browser on all cores; with one alone, since those tests wait for pictures; then the notebooks' own stored text.
 test: $(STAMP)  ## every test; ARGS="-k launch" passes through to pytest
+ifneq ($(strip $(ARGS)),)
 	$(PY) -m pytest $(ARGS)
-	@if [ -z "$(ARGS)" ] && ls notebooks/*.ipynb >/dev/null 2>&1; then \
-	  set -x; $(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
-	    --nbval-sanitize-with=tests/nbval_sanitize.cfg -W default -p no:cacheprovider notebooks; fi
+else
+	@set -x; failed=0; \
+	$(PY) -m pytest -n logical --dist loadfile -m "not ui and not browser" || failed=1; \
+	$(PY) -m pytest -m "ui or browser" || failed=1; \
+	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	  --nbval-sanitize-with=tests/nbval_sanitize.cfg -W default -p no:cacheprovider notebooks || failed=1; \
+	exit $$failed
+endif
 
 bench: $(STAMP)  ## speed and memory beside their limits; JSON=FILE writes the figures
 	JSON="$(JSON)" $(PY) tests/benchmarks/harness.py $(ARGS)

@@ -127,8 +127,11 @@ class Reading:
         return False
 
     def step_back(self, widget: Any) -> bool:
-        """One journal entry back by `[`, and "Back to now"; False where the widget has no time."""
+        """One journal entry back by `[`, and "Back to now"; False where the widget has no time, or none but now."""
         if not widget.locator(".sl-controls").is_visible():
+            return False
+        first, last = (widget.get_by_label("Journal entry").get_attribute(end) for end in ("min", "max"))
+        if first == last:
             return False
         past = widget.locator(".sl-past")
         widget.locator(".sl-stage").focus()

@@ -151,7 +151,7 @@ def test_make_names_what_it_needs_when_python_is_too_old(tmp_path):
 
 
 def test_an_absent_judge_is_no_failure_unless_every_tool_was_promised(tmp_path):
-    nothing = ("make", "judges", "DEBIAN=no-such-package", "PYPI=", "-s")
+    nothing = ("make", "judges", "DEBIAN=no-such-package", "PYPI=", "FRONTS=", "-s")
     path = f"{Path('/usr/bin')}:{Path('/bin')}"
 
     lenient = run(*nothing, PATH=_without_apt(tmp_path, path), SEVLAB_REQUIRE_TOOLS="")

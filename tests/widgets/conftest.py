@@ -86,10 +86,13 @@ def notebook(lab: Any, request: pytest.FixtureRequest) -> Iterator[Callable[...,
 
 @pytest.fixture
 def shot() -> Callable[[Any, str], Path]:
-    """Keeps a picture of a widget, light and dark, among the artefacts (which git ignores)."""
+    """Keeps a picture of a widget, light and dark, among the artefacts (which git ignores); of a size, where light says all."""
 
-    def keep(book: Any, name: str, index: int = 0) -> Path:
+    def keep(book: Any, name: str, index: int = 0, *, dark: bool = True) -> Path:
         ARTIFACTS.mkdir(exist_ok=True)
+        if not dark:
+            book.page.locator(".sl").nth(index).screenshot(path=ARTIFACTS / f"{name}-light.png")
+            return ARTIFACTS / f"{name}-light.png"
         focused = book.page.evaluate_handle("document.activeElement")  # a new theme's splash takes the focus
         for theme in ("light", "dark"):
             book.theme(theme)

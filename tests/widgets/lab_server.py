@@ -294,7 +294,7 @@ class Book:
         )
         self.page.wait_for_function("light => document.body.dataset.jpThemeLight === light", arg=light)
         self.page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
-        self.settle(150)
+        self.settle(300)
 
     def settle(self, milliseconds: int = 150) -> None:
         """Let messages and frames pass."""

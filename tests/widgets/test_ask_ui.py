@@ -132,7 +132,7 @@ def test_three_sizes(notebook, shot, size, width):
     card.locator(".sl-reveal").wait_for()
     if size == "L":
         assert "You said: no" not in book.status() and card.locator(".sl-you").inner_text() == "(hidden)"
-    shot(book, f"ask-{size}")
+    shot(book, f"ask-{size}", dark=False)
 
 
 def test_axe_finds_nothing(notebook, violations):

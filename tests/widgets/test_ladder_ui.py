@@ -57,7 +57,7 @@ def test_the_rung_that_refused_is_in_sight_and_none_is_cut_at_the_top(notebook, 
     assert stage["y"] <= rung["y"] and rung["y"] + rung["height"] <= stage["y"] + stage["height"]
     tops = [item.bounding_box()["y"] for item in book.page.locator("[data-key]").all()]
     assert abs(min((top for top in tops if top >= stage["y"] - 1), default=0) - stage["y"]) <= 4
-    shot(book, f"ladder-{width}")
+    shot(book, f"ladder-{width}", dark=False)
 
 
 def test_two_designs_stand_beside_each_other(notebook, shot):

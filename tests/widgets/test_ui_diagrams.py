@@ -65,7 +65,7 @@ def test_three_sizes(notebook, shot, name, window, size, highest):
     widget = book.widget()
 
     assert widget.get_attribute("data-size") == size
-    shot(book, f"{name}-{size}")
+    shot(book, f"{name}-{size}", dark=False)
     assert widget.bounding_box()["height"] <= highest
     assert book.page.evaluate("() => { const n = document.querySelector('.sl'); return n.scrollWidth <= n.clientWidth; }")
 

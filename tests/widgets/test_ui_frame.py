@@ -180,7 +180,7 @@ def test_a_widget_has_the_size_of_its_own_width(notebook, violations, shot, wind
         assert box["height"] <= highest
         assert book.page.evaluate("() => { const n = document.querySelector('.sl'); return n.scrollWidth <= n.clientWidth; }")
     assert violations(book) == []
-    shot(book, f"frame-{size}")
+    shot(book, f"frame-{size}", dark=False)
 
 
 @pytest.mark.parametrize("window", [330, 380])

@@ -88,6 +88,7 @@ def test_ciphertext_moves_by_keyboard_and_the_guest_answers_at_once(notebook, vi
         widget.locator(".sl-stage").focus()
         book.page.keyboard.press(key)
     assert book.page.evaluate(cells) == before
+    book.page.wait_for_function("document.querySelector('.sl-status').innerText.startsWith('Swap block')")
     field.fill("eight")
     field.press("Enter")
     widget.locator(".sl-error").wait_for()
@@ -140,7 +141,7 @@ def test_three_sizes(notebook, violations, shot, window, size, highest):
     assert widget.bounding_box()["height"] <= highest
     assert book.page.evaluate("() => { const n = document.querySelector('.sl'); return n.scrollWidth <= n.clientWidth; }")
     assert violations(book) == []
-    shot(book, f"lens-{size}")
+    shot(book, f"lens-{size}", dark=False)
 
 
 def test_no_page_is_a_sentence(notebook, violations, shot):
