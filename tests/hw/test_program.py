@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import pytest
+from hw.cells import digest_of
 
 from sevlab.hw.isa import cpuid, hlt, load, store
 from sevlab.hw.measure import encode
@@ -40,18 +41,6 @@ async def hello() -> None:
     """A page to begin with."""
     await store(WHERE, helper(3))
     await hlt()
-
-
-def digest_of(source: str, **names: Any) -> bytes:
-    """The digest of `guest` as written in `source`, with these names around it: a cell of a notebook, as it were."""
-    import linecache
-
-    digest_of.count = getattr(digest_of, "count", 0) + 1  # type: ignore[attr-defined]
-    name = f"<cell {digest_of.count}>"  # type: ignore[attr-defined]
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    space = {"store": store, "load": load, "hlt": hlt, "cpuid": cpuid, **names}
-    exec(compile(source, name, "exec"), space)
-    return Program(space["guest"]).digest
 
 
 GUEST = "async def guest():\n    await store(WHERE, helper(1))\n"

@@ -7,8 +7,9 @@ import os
 from typing import Any
 
 import pytest
+from hw.cells import digest_of
 
-from sevlab.hw.isa import cpuid, hlt, load, store
+from sevlab.hw.isa import hlt, store
 from sevlab.hw.program import Program, Programs, program
 
 WHERE = 0x1000
@@ -38,18 +39,6 @@ async def hello() -> None:
     """A page to begin with."""
     await store(WHERE, helper(3))
     await hlt()
-
-
-def digest_of(source: str, **names: Any) -> bytes:
-    """The digest of `guest` as written in `source`, with these names around it: a cell of a notebook, as it were."""
-    import linecache
-
-    digest_of.count = getattr(digest_of, "count", 0) + 1  # type: ignore[attr-defined]
-    name = f"<cell {digest_of.count}>"  # type: ignore[attr-defined]
-    linecache.cache[name] = (len(source), None, source.splitlines(keepends=True), name)
-    space = {"store": store, "load": load, "hlt": hlt, "cpuid": cpuid, **names}
-    exec(compile(source, name, "exec"), space)
-    return Program(space["guest"]).digest
 
 
 def names(where: int = 1, body: str = "return bytes(n)") -> dict[str, Any]:

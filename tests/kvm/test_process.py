@@ -9,20 +9,10 @@ import pytest
 from bare_kernel import BareKernel, Device
 from hypothesis import given
 from hypothesis import strategies as st
+from kvm.orders import ECHO, MAKE, Order, refused
 
 from sevlab.kvm.mm import PAGE, Backing
 from sevlab.kvm.process import Process
-from sevlab.wire import Wire, u32, u64
-
-ECHO, MAKE, REFUSE, STORE = 1, 2, 3, 4
-
-
-class Order(Wire):
-    """An argument: a number in, a number out."""
-
-    ask: u32 = 0  # 0x00
-    answer: u32 = 0  # 0x04
-    where: u64 = 0  # 0x08
 
 
 @pytest.fixture
@@ -33,12 +23,6 @@ def kernel() -> BareKernel:
 @pytest.fixture
 def qemu(kernel: BareKernel) -> Process:
     return kernel.process()
-
-
-def refused(function: Any, *args: Any, **kw: Any) -> int:
-    with pytest.raises(OSError) as no:
-        function(*args, **kw)
-    return no.value.errno or 0
 
 
 # ---------------------------------------------------------------- descriptors

@@ -7,21 +7,12 @@ from typing import Annotated, Any
 
 import pytest
 from bare_kernel import BareKernel, Device
+from kvm.orders import ECHO, MAKE, REFUSE, STORE, Order, refused
 
 from sevlab.kvm.fd import KvmError, Oops, need
 from sevlab.kvm.mm import PAGE
 from sevlab.kvm.process import Process
-from sevlab.wire import Wire, u32, u64
-
-ECHO, MAKE, REFUSE, STORE = 1, 2, 3, 4
-
-
-class Order(Wire):
-    """An argument: a number in, a number out."""
-
-    ask: u32 = 0  # 0x00
-    answer: u32 = 0  # 0x04
-    where: u64 = 0  # 0x08
+from sevlab.wire import Wire
 
 
 @pytest.fixture
@@ -32,12 +23,6 @@ def kernel() -> BareKernel:
 @pytest.fixture
 def qemu(kernel: BareKernel) -> Process:
     return kernel.process()
-
-
-def refused(function: Any, *args: Any, **kw: Any) -> int:
-    with pytest.raises(OSError) as no:
-        function(*args, **kw)
-    return no.value.errno or 0
 
 
 def test_an_ioctl_hands_the_number_and_the_argument_to_the_file(qemu: Process, kernel: BareKernel) -> None:

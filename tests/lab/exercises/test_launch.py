@@ -1,4 +1,4 @@
-"""Lab launch's exercises: the reference answer passes, and each diagnosis is spoken to whom it is meant for."""
+"""Lab launch's exercises: each diagnosis is spoken to whom it is meant for."""
 
 from __future__ import annotations
 
@@ -10,32 +10,15 @@ from typing import Any
 import pytest
 
 from sevlab.crypto import hmac256
-from sevlab.lab.exercises import find, of_lab
+from sevlab.lab.exercises import find
 from sevlab.lab.exercises.launch_cases import DigestCase, MeasureCase, PolicyCase, ZeroCase
-from sevlab.lab.grading import LEVELS, NOT_ATTEMPTED, NOT_YET, PASSED, RAISED, Verdict, judge
+from sevlab.lab.grading import NOT_ATTEMPTED, NOT_YET, RAISED, Verdict, judge
 
 SEEDS = (7, 8, 1234)
 
 
 def verdict(id: str, case: Any, answer: Any) -> Verdict:
     return judge(find(id), case, answer)
-
-
-@pytest.mark.parametrize("exercise", of_lab("launch"), ids=lambda one: one.id)
-def test_the_reference_answer_passes_under_every_seed(exercise: Any) -> None:
-    for seed in SEEDS:
-        case = exercise.setup(seed)
-        found = judge(exercise, case, exercise.reference(case), seed)
-
-        assert found.outcome == PASSED and all(row.ok for row in found.rows)
-
-
-@pytest.mark.parametrize("exercise", of_lab("launch"), ids=lambda one: one.id)
-def test_an_exercise_is_complete(exercise: Any) -> None:
-    assert exercise.minutes and exercise.level in LEVELS and exercise.hints and len(exercise.diagnoses) >= 3
-    assert exercise.solution and not any("case._" in line for line in exercise.solution)
-    assert exercise.ask.format(**{name: getattr(exercise.setup(7), name) for name in dir(exercise.setup(7)) if name[0] != "_"})
-    assert judge(exercise, exercise.setup(7), ...).outcome == NOT_ATTEMPTED
 
 
 @pytest.mark.parametrize("make", [DigestCase, MeasureCase, ZeroCase])

@@ -1,4 +1,4 @@
-"""The exercises of labs tour and tweak: the reference answer passes, and each diagnosis is spoken to whom it is meant for."""
+"""The exercises of labs tour and tweak: each diagnosis is spoken to whom it is meant for."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ from typing import Any
 import pytest
 
 from sevlab.lab.bus import bus
-from sevlab.lab.exercises import find, of_lab
-from sevlab.lab.grading import LEVELS, NOT_ATTEMPTED, NOT_YET, PASSED, judge
+from sevlab.lab.exercises import find
+from sevlab.lab.grading import NOT_YET, PASSED, judge
 from sevlab.lab.tweak import xor
-
-ALL = [*of_lab("tour"), *of_lab("tweak")]
-Each = pytest.mark.parametrize("exercise", ALL, ids=lambda one: one.id)
-
-
-@Each
-@pytest.mark.parametrize("seed", [7, 8, 1234])
-def test_the_reference_answer_passes_under_every_seed(exercise: Any, seed: int) -> None:
-    case = exercise.setup(seed)
-    found = judge(exercise, case, exercise.reference(case), seed)
-
-    assert found.outcome == PASSED and all(row.ok for row in found.rows)
-
-
-@Each
-def test_an_exercise_is_complete(exercise: Any) -> None:
-    case = exercise.setup(7)
-
-    assert exercise.minutes and exercise.level in LEVELS and exercise.hints and len(exercise.diagnoses) == 3
-    assert exercise.solution and not any("case._" in line for line in exercise.solution)
-    assert exercise.ask.format(**{name: getattr(case, name) for name in dir(case) if name[0] != "_"})
-    assert judge(exercise, case, ...).outcome == NOT_ATTEMPTED
 
 
 def test_neighbours_have_other_numbers() -> None:
