@@ -48,7 +48,7 @@ from sevlab.lab.sealed import (
     press,
     teller,
 )
-from sevlab.lab.show import Text, layout, table
+from sevlab.lab.show import Structure, Text, layout, table
 from sevlab.lab.views import Picture, View, facts
 
 __all__ = [
@@ -100,7 +100,7 @@ def save_area(host: Host, vm: Any, number: int = 0) -> Vmsa:
     return Vmsa.unpack(host.probe(sealed_area(host, vm, number), PAGE) if vcpu.vmsa_pfn else vcpu.vmsa_page())
 
 
-def area(page: Vmsa, beside: Vmsa | None = None, names: tuple[str, str] = ("this", "beside"), title: str = "") -> Text:
+def area(page: Vmsa, beside: Vmsa | None = None, names: tuple[str, str] = ("this", "beside"), title: str = "") -> Structure:
     """The registers of a save area that the lab speaks of, alone or with another area beside it.
 
     Beside another one the registers have no notes: what they are was said of the first.
@@ -109,13 +109,13 @@ def area(page: Vmsa, beside: Vmsa | None = None, names: tuple[str, str] = ("this
     return layout(page, AREA_NOTES if beside is None else None, only=AREA, beside=beside, names=names, title=title)
 
 
-def vouched(page: Ghcb, title: str = "GHCB") -> Text:
+def vouched(page: Ghcb, title: str = "GHCB") -> Structure:
     """A request as its host reads it: a dot where the guest vouches for a field, a ring where bytes were left over."""
     shown = tuple(name for name in (*CODES, *ASKED) if page.is_valid(name) or getattr(page, name))
     return layout(page, only=tuple(sorted(shown, key=OFFSETS.__getitem__)), title=title, writers=dict.fromkeys(shown, "G"))
 
 
-def answered(page: Ghcb, request: Ghcb) -> Text:
+def answered(page: Ghcb, request: Ghcb) -> Structure:
     """The page after the answer beside the request: who wrote each field last, and for which the host vouches now."""
     fields = sorted({*CODES, *ASKED} - {"xcr0"}, key=OFFSETS.__getitem__)
     writers = {name: "K" if page.is_valid(name) else "G" for name in fields}

@@ -25,6 +25,7 @@ from sevlab.kvm import ladder as rules
 from sevlab.kvm.ccp import Ccp
 from sevlab.lab.attempt import Refusal
 from sevlab.lab.ladder_words import plain
+from sevlab.lab.views import View
 from sevlab.psp.commands import COMMANDS as FIRMWARE
 from sevlab.psp.firmware import Psp
 
@@ -61,7 +62,7 @@ class Step(NamedTuple):
 Column = tuple[str, list[dict[str, str]]]  # a design's name, and its rungs as rows
 
 
-class Rungs:
+class Rungs(View):
     """The ladder of a call, for one design or two: `columns` are (design, rows). Displayed, it is a picture or text."""
 
     def __init__(
@@ -75,9 +76,9 @@ class Rungs:
         self.columns = list(columns)
         # `broken` makes the call anew with the rungs of some numbers made wrong; `breakable` are those it can (see breaking.py).
         self.broken, self.breakable = broken, breakable
-        self._card: Any = None
+        super().__init__("ladder", self._drawn, self._words)
 
-    def describe(self) -> str:
+    def _words(self) -> str:
         """The rungs as text, one a line."""
         signs = {"passed": "✓", "refused": "✕", "also": "!", "unasked": "·", "open": " "}
         lines = [self.name]
@@ -94,31 +95,15 @@ class Rungs:
                 lines.append(f"{head}  {row['words']}{end.get(row['state'], '')}")
         return "\n".join(lines)
 
-    __repr__ = describe
+    def _drawn(self, made: Any) -> Any:
+        """The live picture, of the widget's module."""
 
-    @property
-    def widget(self) -> Any:
-        """The live picture. Asking for it raises ImportError where the widgets are not installed."""
-        from sevlab.lab.ask import widgets
+        def columns(given: Sequence[Column]) -> list[Any]:
+            return [made.Column(name, [made.Rung(**row) for row in rows]) for name, rows in given]
 
-        if self._card is None:
-            made = widgets("ladder")
-
-            def drawn(columns: Sequence[Column]) -> list[Any]:
-                return [made.Column(name, [made.Rung(**row) for row in rows]) for name, rows in columns]
-
-            broken = self.broken
-            again = None if broken is None else lambda wrong: drawn(broken(wrong))
-            self._card = made.Ladder(drawn(self.columns), call=self.name, on_call=again, breakable=self.breakable or None)
-        return self._card
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        from sevlab.lab.ask import live
-
-        if not live():
-            return {"text/plain": self.describe()}
-        data, metadata = self.widget._repr_mimebundle_()
-        return {**data, "text/plain": self.describe()}, metadata
+        broken = self.broken
+        again = None if broken is None else lambda wrong: columns(broken(wrong))
+        return made.Ladder(columns(self.columns), call=self.name, on_call=again, breakable=self.breakable or None)
 
 
 def _wide(rows: Sequence[dict[str, str]]) -> int:

@@ -7,6 +7,7 @@ from textwrap import wrap
 from typing import Any
 
 from sevlab.abi.ghcb import VALID_BITS, Ghcb
+from sevlab.lab.views import View
 from sevlab.wire import Wire
 
 ROW = 16
@@ -26,29 +27,13 @@ class Text:
         return f"{self.title}\n\n{self.text}" if self.title else self.text
 
 
-class Structure(Text):
-    """A structure as text, and where a front end listens as a live picture; `widget` is that picture."""
+class Structure(View):
+    """A structure as text, and where a front end listens as a live picture."""
 
     def __init__(self, text: str, title: str, make: Callable[[Any, str], Any]) -> None:
-        super().__init__(text, title)
-        self._make = make
-        self._widget: Any = None
-
-    @property
-    def widget(self) -> Any:
-        if self._widget is None:
-            from sevlab.lab.ask import widgets
-
-            self._widget = self._make(widgets("layout"), repr(self))
-        return self._widget
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
-        from sevlab.lab.ask import live
-
-        if not live():
-            return {"text/plain": repr(self)}
-        data, metadata = self.widget._repr_mimebundle_()
-        return {**data, "text/plain": repr(self)}, metadata
+        self.text = text
+        self.title = title
+        super().__init__("layout", lambda made: make(made, repr(self)), lambda: repr(Text(text, title)))
 
 
 def hexdump(data: bytes, start: int = 0, *, title: str = "") -> Text:
