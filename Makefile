@@ -47,7 +47,7 @@ else
 	$(PY) -m pytest -n logical --dist loadfile -m "not ui and not browser" || failed=1; \
 	$(PY) -m pytest -m "ui or browser" || failed=1; \
 	$(PY) -m pytest --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
-	  --nbval-sanitize-with=tests/nbval_sanitize.cfg -W default -p no:cacheprovider notebooks || failed=1; \
+	  --nbval-sanitize-with=tests/nbval_sanitize.cfg -W default -p no:cacheprovider --ignore=notebooks/_build notebooks || failed=1; \
 	exit $$failed
 endif
 
